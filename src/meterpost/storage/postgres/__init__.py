@@ -1,0 +1,1 @@
+"""Stores over the operational database: one file per port, one `Database` for all."""
