@@ -18,9 +18,11 @@ def canonical_json(value: object) -> bytes:
 
     Raises: TypeError for floats and anything else without one exact form.
     """
-    return json.dumps(
-        to_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":")
-    ).encode()
+    text = json.dumps(to_plain(value), ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    try:
+        return text.encode()
+    except UnicodeEncodeError as exc:
+        raise TypeError("text with half a surrogate pair has no form in UTF-8") from exc
 
 
 def digest(value: object) -> str:
@@ -38,13 +40,16 @@ def to_plain(value: object) -> object:
         case Decimal():
             return plain_decimal(value)
         case datetime():
-            if value.tzinfo is None:
+            if value.utcoffset() is None:
                 raise TypeError(f"{value!r} has no time zone and so no single canonical form")
             return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
         case date():
             return value.isoformat()
         case Mapping():
-            return {str(to_plain(key)): to_plain(item) for key, item in value.items()}
+            plain = {str(to_plain(key)): to_plain(item) for key, item in value.items()}
+            if len(plain) != len(value):
+                raise TypeError(f"two keys of {sorted(plain)} have the same canonical form")
+            return plain
         case Sequence() if not isinstance(value, (bytes, bytearray)):
             return [to_plain(item) for item in value]
         case _ if is_dataclass(value) and not isinstance(value, type):

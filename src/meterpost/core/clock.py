@@ -55,8 +55,12 @@ class ManualClock:
 def require_utc(moment: datetime) -> datetime:
     """The same moment in UTC.
 
-    Raises: ValueError for a naive datetime, which could mean any of forty moments.
+    Raises: ValueError for a naive datetime, which could mean any of forty moments, and for one
+    whose UTC form falls out of the years 1 to 9999.
     """
-    if moment.tzinfo is None:
+    if moment.utcoffset() is None:
         raise ValueError(f"{moment.isoformat()} has no time zone; give an aware datetime")
-    return moment.astimezone(UTC)
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError(f"{moment.isoformat()} is outside the years 1 to 9999 in UTC") from exc

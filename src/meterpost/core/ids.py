@@ -63,5 +63,5 @@ class RandomIds:
     """Unguessable identifiers from the operating system."""
 
     def correlation_id(self) -> str:
-        """128 random bits in Crockford's base32."""
+        """130 random bits in Crockford's base32."""
         return crockford(secrets.token_bytes(17), 26)

@@ -32,7 +32,8 @@ def minor_units(currency: str) -> int:
 def round_half_up(value: Decimal, decimals: int) -> Decimal:
     """Commercial rounding: halves go away from zero."""
     with localcontext(EXACT):
-        return value.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP)
+        # The plus turns -0.00, which -0.001 rounds to, into 0.00.
+        return +value.quantize(Decimal(1).scaleb(-decimals), rounding=ROUND_HALF_UP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,8 @@ class Money:
             raise TypeError(f"money needs a Decimal, not {type(self.amount).__name__}")
         if not self.amount.is_finite():
             raise ValueError(f"{self.amount} is not an amount of money")
-        if len(self.currency) != 3 or not self.currency.isupper():
+        code = self.currency
+        if len(code) != 3 or not (code.isascii() and code.isalpha() and code.isupper()):
             raise ValueError(f"{self.currency!r} is not an ISO 4217 currency code such as EUR")
 
     @classmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import calendar
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
+from datetime import date, datetime, timedelta
 from enum import StrEnum
 from itertools import count
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -46,7 +46,7 @@ class Period:
     @property
     def seconds(self) -> int:
         """Length in whole seconds."""
-        return int((self.end - self.start).total_seconds())
+        return (self.end - self.start) // timedelta(seconds=1)
 
     def __contains__(self, moment: datetime) -> bool:
         return self.start <= moment < self.end
@@ -139,7 +139,7 @@ def local_midnight(day: date, zone: str) -> datetime:
     that exists.
     """
     # With fold=0 a time inside the gap is read with the offset before it: the gap's own end.
-    return datetime(day.year, day.month, day.day, tzinfo=zone_info(zone)).astimezone(UTC)
+    return require_utc(datetime(day.year, day.month, day.day, tzinfo=zone_info(zone)))
 
 
 def zone_info(zone: str) -> ZoneInfo:

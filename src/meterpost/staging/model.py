@@ -51,7 +51,7 @@ _ENDS = (State.SUPERSEDED, State.WITHDRAWN)
 TRANSITIONS: Mapping[State, tuple[State, ...]] = {
     State.PROPOSED: (State.HELD, State.IN_REVIEW, State.APPROVED, State.NOTHING_DUE, *_ENDS),
     State.HELD: (State.PROPOSED, *_ENDS),
-    State.IN_REVIEW: (State.APPROVED, State.HELD, State.PROPOSED, *_ENDS),
+    State.IN_REVIEW: (State.APPROVED, State.HELD, *_ENDS),
     State.APPROVED: (State.SENDING, State.PROPOSED, State.HELD, *_ENDS),
     State.SENDING: (State.POSTED, State.IN_DOUBT, State.REJECTED, State.DEFERRED),
     State.IN_DOUBT: (State.POSTED, State.REJECTED, State.APPROVED),

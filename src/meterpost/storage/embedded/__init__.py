@@ -5,6 +5,15 @@ major version, and the check that a server (this or any other) keeps what it ack
 Not here: tables, stores and migrations, which see a URL and nothing else.
 """
 
+from meterpost.storage.embedded.durable import VERSION_MIN, require_durable
 from meterpost.storage.embedded.server import CURRENT_VERSION, EmbeddedPostgres
+from meterpost.storage.embedded.upgrade import Upgraded, upgrade
 
-__all__ = ["CURRENT_VERSION", "EmbeddedPostgres"]
+__all__ = [
+    "CURRENT_VERSION",
+    "VERSION_MIN",
+    "EmbeddedPostgres",
+    "Upgraded",
+    "require_durable",
+    "upgrade",
+]

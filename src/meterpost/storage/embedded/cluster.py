@@ -122,9 +122,14 @@ class Secret:
 
 
 def make_cluster(
-    places: Places, binaries: Binaries, account: Account, *, checksums: bool = True
+    places: Places,
+    binaries: Binaries,
+    account: Account,
+    *,
+    checksums: bool = True,
+    secret: Secret | None = None,
 ) -> Secret:
-    """The secret of a new, empty cluster at ``places.data``.
+    """The secret of a new, empty cluster at ``places.data``: a fresh one, or the one given.
 
     It is built aside and renamed: a killed start leaves nothing that looks like a database.
 
@@ -137,7 +142,7 @@ def make_cluster(
             f"{places.data} is neither empty nor a database.",
             hint="Name another directory, or remove what is in it.",
         )
-    secret = Secret.generate()
+    secret = secret or Secret.generate()
     secret.store(places.secret)
     aside = Path(tempfile.mkdtemp(prefix=f"{places.data.name}.init-", dir=places.data.parent))
     aside.chmod(0o711)  # mkdtemp made it 0700 and ours; the account only passes through

@@ -100,7 +100,9 @@ class EmbeddedPostgres:
         """
         if self.is_running():
             return self.dsn()
-        self._places, self._account = settle(Places.of(self._data_dir), self._run_as)
+        places = Places.of(self._data_dir)
+        refuse_half_upgraded(places)
+        self._places, self._account = settle(places, self._run_as)
         if self._lock is None:
             self._lock = OwnershipLock(self._places.lock)
         deadline = time.monotonic() + self._recovery_timeout_s
@@ -196,21 +198,29 @@ class EmbeddedPostgres:
             require_version(places, self._version)
             self._secret = Secret.load(places.secret)
         else:
-            refuse_half_upgraded(places)
             self._progress(f"Making a PostgreSQL {self._version} database in {places.data}")
             self._secret = make_cluster(places, binaries, account)
         limit_log(places.log)
         self._log = LogReader(places.log)
-        running = running_server(places.data, account)
-        if running is not None:
-            self._progress(f"Taking over the PostgreSQL server {running.pid} of an earlier run")
-            self._process = running
-        else:
+        if not self._take_over(places, account):
             self._clear_leftovers(places, account)
             self._launch(places, binaries, account)
-        self._wait_until_ready(places)
+            if not self._wait_until_ready(places):
+                raise Permanent(
+                    f"PostgreSQL ended while starting on {places.data}. "
+                    f"It said: {last_lines(places.log)}"
+                )
         with self._connect_admin(places) as admin:
             ensure_role_and_database(admin, self._secret)
+
+    def _take_over(self, places: Places, account: Account) -> bool:
+        """Whether a server that a killed run left behind is now ours, and ready."""
+        self._child = None
+        self._process = running_server(places.data, account)
+        if self._process is None:
+            return False
+        self._progress(f"Taking over the PostgreSQL server {self._process.pid} of a killed run")
+        return self._wait_until_ready(places)  # False: it was on its way down
 
     def _launch(self, places: Places, binaries: Binaries, account: Account) -> None:
         write_configuration(places, account, self._settings)
@@ -240,8 +250,8 @@ class EmbeddedPostgres:
             os.close(log)
         self._process = psutil.Process(self._child.pid)
 
-    def _wait_until_ready(self, places: Places) -> None:
-        """Return when the server accepts connections.
+    def _wait_until_ready(self, places: Places) -> bool:
+        """True when the server accepts connections, False when it has ended.
 
         Asked of its own status file: a connection attempt would be refused during recovery and
         fill the log that shows whether recovery makes progress.
@@ -256,14 +266,11 @@ class EmbeddedPostgres:
                 if any(word in line for word in ("redo", "recover", "syncing", "interrupted")):
                     self._progress(f"PostgreSQL is recovering: {line}")
             if ended:
-                raise Permanent(
-                    f"PostgreSQL ended while starting on {places.data}. "
-                    f"It said: {last_lines(places.log)}"
-                )
+                return False
             file = PostmasterFile.read(places.data)
             if file is not None and file.pid == self._process.pid and file.state == "ready":
                 self._socket_dir = file.socket_dir
-                return
+                return True
             if time.monotonic() - last_progress > self._recovery_timeout_s:
                 raise Transient(
                     f"PostgreSQL on {places.data} made no progress for "
@@ -392,11 +399,13 @@ def require_version(places: Places, version: int) -> None:
 
 def refuse_half_upgraded(places: Places) -> None:
     """Raise Permanent where the data is missing because an upgrade was interrupted."""
+    if places.has_cluster:
+        return
     kept = sorted(places.data.parent.glob(f"{places.data.name}.before-*"))
     if kept:
         raise Permanent(
-            f"{places.given} is empty, but {kept[-1]} is what an interrupted upgrade kept.",
-            hint="Run `meterpost db upgrade` again to finish it.",
+            f"There is no database in {places.given}, but {kept[-1]} is what an upgrade kept.",
+            hint="Run `meterpost db upgrade` to finish it, or move that directory away.",
         )
 
 
