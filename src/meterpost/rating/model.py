@@ -28,6 +28,7 @@ from meterpost.rating.price import (
     price_from_plain,
     price_problems,
 )
+from meterpost.rating.price_rules import TIERS_MAX
 from meterpost.rating.share import WHOLE, PartialPeriod, Share, share_of
 
 __all__ = [
@@ -60,6 +61,7 @@ _ROUND = Context(prec=160, rounding=ROUND_HALF_UP, traps=[InvalidOperation])
 _ZERO = Decimal(0)
 _ONE = Decimal(1)
 _FINEST_QUANTITY = _ONE.scaleb(-WORKING_SCALE)
+_TIER_LABELS = tuple(f"tier {number}" for number in range(TIERS_MAX + 1))
 _MINOR = tuple(_ONE.scaleb(-decimals) for decimals in range(5))
 
 #: A step while it is worked out: label, quantity, unit price, amount (both times the denominator).
@@ -209,12 +211,13 @@ def _graduated(charged: Decimal, price: Price, share: Decimal, over: Decimal) ->
         upper = charged
         if tier.up_to is not None:
             bound = tier.up_to if share is _ONE else _CALC.multiply(tier.up_to, share)
-            upper = min(bound, charged)
+            if bound < charged:
+                upper = bound
         part = _CALC.subtract(upper, lower)
         # A share of zero leaves every bound at zero, so an empty tier may come before a full one.
         if part or not charged:
             steps.extend(_in_tier(number, part, tier, share))
-        if upper == charged:
+        if upper is charged:
             break
         lower = upper
     return steps
@@ -228,9 +231,8 @@ def _volume(charged: Decimal, price: Price, share: Decimal, over: Decimal) -> li
 
 
 def _in_tier(number: int, part: Decimal, tier: Tier, share: Decimal) -> list[_Step]:
-    label = f"tier {number}"
-    amount = _CALC.multiply(part, tier.unit_price)
-    steps: list[_Step] = [(label, part, tier.unit_price, amount)]
+    label = _TIER_LABELS[number]
+    steps: list[_Step] = [(label, part, tier.unit_price, _CALC.multiply(part, tier.unit_price))]
     if tier.flat_fee and part:
         steps.append((f"{label} fee", None, None, _CALC.multiply(tier.flat_fee, share)))
     return steps
