@@ -1,0 +1,5 @@
+"""`python -m meterpost_sandbox` is the command `meterpost-sandbox`."""
+
+from meterpost_sandbox.cli import main
+
+main()
