@@ -156,6 +156,85 @@ class StagedTransaction:
     lines: tuple[TransactionLine, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class ProposedLine:
+    """A contract line with its absolute amount, before anyone asked what the ERP holds.
+
+    ``unit_price`` is set where ``amount`` is ``charged`` × that price, rounded once; only then
+    may a document show quantity × price.
+    """
+
+    line: ContractLineId
+    meter: MeterId | None
+    usage_record: UsageRecordId | None
+    item: ItemId
+    description: str
+    unit: str
+    quantity: Decimal
+    included: Decimal
+    charged: Decimal
+    price: str
+    unit_price: Decimal | None
+    amount: Decimal
+    working: Mapping[str, object]
+    tax_category: str | None
+    revenue_account: str | None
+    service: Period
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What a close says should exist in a target for one business key and billing period."""
+
+    purpose: str
+    kind: str
+    workflow: str
+    target: TargetId
+    legal_entity: LegalEntityId
+    accounting_period: str
+    business_key: str
+    customer: CustomerId
+    period: Period
+    zone: str
+    currency: str
+    payment_term: str | None
+    close: CloseId
+    lines: tuple[ProposedLine, ...]
+
+    @property
+    def key(self) -> BusinessPeriod:
+        """What revisions of this proposal have in common (beside the purpose)."""
+        return self.business_key, self.period.start
+
+
+#: (business key, start of the billing period)
+BusinessPeriod = tuple[str, datetime]
+
+
+@dataclass(frozen=True, slots=True)
+class PriorRevision:
+    """The latest revision of a business period, as far as the next one needs to know."""
+
+    transaction: TransactionId
+    revision: int
+    state: State
+    document_hash: str | None
+    lines: tuple[TransactionLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the target holds for a business period, per contract line, adjustments taken off.
+
+    ``unanswered`` lists receipts that a clerk changed or deleted and nobody has decided on.
+    """
+
+    lines: Mapping[ContractLineId, Decimal] = field(default_factory=dict)
+    unanswered: tuple[str, ...] = ()
+    #: Σ |due| approved by rule since the last human approval.
+    cumulated: Decimal = Decimal(0)
+
+
 class ExceptionState(StrEnum):
     """Whether someone still has to act."""
 
@@ -204,10 +283,19 @@ class ApprovalPolicy:
     """Who must look before money moves.
 
     A document is approved by rule while the cumulated absolute due per business key and period
-    since the last human approval stays at or below ``automatic_up_to``. Otherwise ``persons``
-    people with role ``role`` decide; from ``four_eyes_from`` two of them, never the requester.
+    since the last human approval stays at or below ``automatic_up_to`` (None: never by rule).
+    Otherwise one person with role ``role`` decides, two from ``four_eyes_from`` on; never who
+    requested the close, nor who brought in its configuration.
     """
 
-    automatic_up_to: Decimal = Decimal(0)
+    automatic_up_to: Decimal | None = None
     role: str = "approver"
     four_eyes_from: Decimal | None = None
+
+    def persons(self, due: Decimal) -> int:
+        """How many people must approve a document of that size."""
+        return 2 if self.four_eyes_from is not None and abs(due) >= self.four_eyes_from else 1
+
+    def automatic(self, due: Decimal, cumulated: Decimal) -> bool:
+        """Whether the rule alone may approve, counting what it let through before."""
+        return self.automatic_up_to is not None and abs(due) + cumulated <= self.automatic_up_to
