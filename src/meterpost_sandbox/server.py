@@ -27,6 +27,8 @@ from meterpost_sandbox.ledger import Ledger, exclusive
 BODY_MAX = 8 * 1024 * 1024
 _FLUSH_EVERY_S = 0.25
 _FINISH_WITHIN_S = 5.0
+_LINGER_S = 2.0
+_LINGER_BYTES_MAX = 64 * 1024 * 1024
 _LOG = logging.getLogger("meterpost_sandbox")
 
 
@@ -134,6 +136,7 @@ class _Handler(BaseHTTPRequestHandler):
             # The rest of the body was not read, so the connection cannot go on.
             self.close_connection = True
             self._send(refusal(refused))
+            self._linger()
             return
         request = Request(
             method=self.command,
@@ -177,6 +180,15 @@ class _Handler(BaseHTTPRequestHandler):
             head.append("Connection: close")
         # One write, one packet: the answer either leaves whole or not at all.
         self.wfile.write("\r\n".join([*head, "", ""]).encode() + body)
+
+    def _linger(self) -> None:
+        """Take in what the client still sends: closing on unread bytes would reset the answer."""
+        with contextlib.suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+            self.connection.settimeout(_LINGER_S)
+            left = _LINGER_BYTES_MAX
+            while left > 0 and (taken := len(self.connection.recv(65536))):
+                left -= taken
 
     def _drop(self) -> None:
         self.close_connection = True
