@@ -47,7 +47,7 @@ while True:
 """
 
 _UP = """
-import sys
+import sys, time
 from pathlib import Path
 from meterpost.supervise import *
 home, names = Path(sys.argv[1]), sys.argv[2].split(",")
@@ -57,6 +57,14 @@ for name in names:
     if name == "postgres":
         from meterpost.storage.embedded import EmbeddedPostgres
         children.append(ServerChild("postgres", EmbeddedPostgres(home / "pg"), policy=policy))
+    elif name == "slow":
+        class Slow:
+            def start(self): (home / "slow.starting").touch(); time.sleep(600)
+            def stop(self): (home / "slow.stopped").touch()
+            def is_running(self): return False
+            def pid(self): return None
+            def tend(self): pass
+        children.append(ServerChild("slow", Slow()))
     elif name == "broken":
         argv = [sys.executable, "-c", "exit(3)"]
         children.append(ProcessChild(ChildSpec(name, argv, policy=policy)))
@@ -189,6 +197,16 @@ def test_a_child_deaf_to_sigterm_is_ended_after_its_grace(home: Path) -> None:
         assert process.wait(30) == 0
     assert gone(*pids)
     assert "deaf does not stop" in (home / "said").read_text()
+
+
+def test_a_long_recovery_can_be_interrupted(home: Path) -> None:
+    """SIGTERM while a server is still starting does not wait for it to be ready."""
+    with up(home, "slow", "two") as process:
+        eventually((home / "slow.starting").exists)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert (home / "slow.stopped").exists()
+    assert notes(home) == [], "what comes after it was never started"
 
 
 def test_children_die_with_a_killed_parent(home: Path) -> None:
