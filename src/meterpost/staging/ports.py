@@ -129,10 +129,6 @@ class StagingStore(Protocol):
         """`step` for many in the same state-table sense, set-based."""
         ...
 
-    def set_document(self, transaction: StagedTransaction) -> None:
-        """Store a freshly rendered document, its hash, dues and lines' dues."""
-        ...
-
     def approvals(self, transaction: TransactionId, document_hash: str) -> Sequence[GivenApproval]:
         """What people said of exactly this document."""
         ...
