@@ -25,6 +25,8 @@ from proteus import config as proteus_config
 #: Groups of the person or program that writes invoices, and of one that may only see sales.
 INVOICING = ("Accounting", "Party Administration", "Product Administration")
 SALES_ONLY = ("Sales",)
+#: Tryton's own unit counts whole pieces; metered quantities need decimals.
+METERED_UNIT = "Metered unit"
 
 
 class Marks:
@@ -35,6 +37,7 @@ class Marks:
         self.seconds: dict[str, float] = {}
 
     def __call__(self, step: str) -> None:
+        """Note that the step has ended."""
         self.seconds[step] = round(time.monotonic() - self._started, 1)
 
 
@@ -114,6 +117,11 @@ def products(wanted: list[list[str]], accounts: dict[str, Any], tax: Any) -> dic
     category.save()
     template_model, uom_model = Model.get("product.template"), Model.get("product.uom")
     units = {uom.name: uom for uom in uom_model.find([])}
+    metered = uom_model(name=METERED_UNIT, symbol="mu", category=units["Unit"].category)
+    metered.factor = metered.rate = 1
+    metered.digits, metered.rounding = 6, 0.000001
+    metered.save()
+    units[METERED_UNIT] = metered
     made: dict[str, int] = {}
     for code, name, unit, price in wanted:
         template = template_model(
