@@ -84,13 +84,18 @@ def create_database(
     if not _NAME.fullmatch(name):
         raise InvalidInput(f"{name!r} is no database name; use small letters, digits and _.")
     year = (today or datetime.now(UTC)).year
-    digest = _digest(year)[:12]
-    template = f"tryton_template_{digest}"
-    ids_file = install.folder / f"{template}.json"
+    dump = install.folder / f"tryton-{_digest(year)[:12]}.dump"
+    ids_file = dump.with_suffix(".json")
     with psycopg.connect(admin_dsn, autocommit=True) as admin:
         admin.execute("SELECT pg_advisory_lock(%s)", (_LOCK_NUMBER,))
-        if not ids_file.exists() or not _exists(admin, template):
-            _make_template(install, admin, admin_dsn, template, year)
+        with locked(install.folder / "template.lock"):
+            if not dump.exists() or not ids_file.exists():
+                _build(install, admin, admin_dsn, dump, year)
+        # Named after the dump's bytes: a server that outlives the dump holds a template of
+        # other passwords, which must not be taken for this one.
+        template = f"tryton_template_{file_digest([dump, ids_file])[:12]}"
+        if not _exists(admin, template):
+            _restore_template(admin, admin_dsn, dump, template)
         if _exists(admin, name):
             raise Permanent(f"The database {name} exists already.", hint="Drop it first.")
         admin.execute(
@@ -126,19 +131,10 @@ def _digest(year: int) -> str:
     return file_digest(files, json.dumps([year, PRODUCTS, PARTIES, DEMO_YEARS, MODULES, 1]))
 
 
-def _make_template(
-    install: TrytonInstall,
-    admin: psycopg.Connection[tuple[Any, ...]],
-    admin_dsn: str,
-    template: str,
-    year: int,
+def _restore_template(
+    admin: psycopg.Connection[tuple[Any, ...]], admin_dsn: str, dump: Path, template: str
 ) -> None:
-    """Restore the template from its dump, after building that where there is none."""
-    dump = install.folder / f"{template}.dump"
-    with locked(install.folder / "template.lock"):
-        if not dump.exists() or not dump.with_suffix(".json").exists():
-            _build(install, admin, admin_dsn, dump, year)
-    _drop(admin, template)
+    """Make the template from its dump; it gets its name only once it is whole."""
     unfinished = f"tryton_restore_{secrets.token_hex(6)}"
     _create_empty(admin, unfinished)
     try:
