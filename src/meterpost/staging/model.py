@@ -218,7 +218,7 @@ class PriorRevision:
     transaction: TransactionId
     revision: int
     state: State
-    document_hash: str | None
+    document: Document | None
     lines: tuple[TransactionLine, ...]
 
 

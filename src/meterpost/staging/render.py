@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from datetime import date, timedelta
 from decimal import Decimal
 
-from meterpost.core.canonical import plain_decimal
+from meterpost.core.canonical import digest, plain_decimal
 from meterpost.core.ids import TargetId
 from meterpost.core.money import minor_units, round_half_up
 from meterpost.core.period import add_months
@@ -25,11 +25,10 @@ DESCRIPTION_MAX = 200
 
 @dataclass(frozen=True, slots=True)
 class TargetNames:
-    """The target's own ids of our things, as the crosswalk knows them, with a digest of them."""
+    """The target's own ids of our things, as the crosswalk knows them, and its precision."""
 
     target: TargetId
     precision: Precision
-    digest: str
     customers: Mapping[str, str] = field(default_factory=dict)
     items: Mapping[str, str] = field(default_factory=dict)
     tax_categories: Mapping[str, str] = field(default_factory=dict)
@@ -51,6 +50,7 @@ def render(
     today, where that is earlier) to the end of the month after ``today``.
     """
     problems: list[Problem] = []
+    used: dict[str, str] = {}
 
     def name(kind: str, table: Mapping[str, str], ours: str | None) -> str | None:
         if ours is None:
@@ -66,6 +66,8 @@ def render(
                     f"{kind.replace(' ', '_')} THEIR_ID {ours}",
                 )
             )
+            return None
+        used[f"{kind}/{ours}"] = theirs
         return theirs
 
     customer = name("customer", names.customers, proposal.customer)
@@ -120,7 +122,7 @@ def render(
             date_from=min(last, today),
             date_to=add_months(today.replace(day=1), 2) - timedelta(days=1),
             payment_term=payment_term,
-            mapping_digest=names.digest,
+            mapping_digest=digest(used),
             config_digest=config_digest,
         ),
         (),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from meterpost.core.ids import ContractLineId
@@ -47,9 +47,14 @@ class Revise:
 
 
 def next_revision(
-    proposal: Proposal, prior: PriorRevision | None, holding: Holding
+    proposal: Proposal,
+    prior: PriorRevision | None,
+    holding: Holding,
+    render: Callable[[tuple[TransactionLine, ...]], Document | None],
 ) -> Wait | Keep | Revise:
     """What to do with a proposal, given the latest revision and what the target holds.
+
+    ``render`` writes the document of the lines, or None while something is missing for it.
 
     Due per line = absolute amount − what holds. Lines that hold something but are no longer
     proposed come with amount 0, so that what was billed for them is credited.
@@ -59,7 +64,7 @@ def next_revision(
     lines = with_dues(proposal, prior, holding)
     if prior is None:
         return Revise(1, lines, None)
-    if _same(lines, prior):
+    if _same(lines, prior) and (prior.state not in OPEN or _same_document(prior, render(lines))):
         return Keep(prior)
     supersedes = prior if prior.state in OPEN else None
     return Revise(prior.revision + 1, lines, supersedes)
@@ -145,6 +150,15 @@ def _same(lines: Sequence[TransactionLine], prior: PriorRevision) -> bool:
     if prior.state in OPEN:
         return told == ours
     return prior.state not in {State.SUPERSEDED, State.REVERSED} and not any(ours.values())
+
+
+def _same_document(prior: PriorRevision, document: Document | None) -> bool:
+    """Whether the ERP would be told the same; the range of posting days may move on."""
+    if prior.document is None or document is None:
+        return prior.document is document
+    return prior.document == replace(
+        document, date_from=prior.document.date_from, date_to=prior.document.date_to
+    )
 
 
 @dataclass(frozen=True, slots=True)

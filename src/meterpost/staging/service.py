@@ -11,6 +11,8 @@ from meterpost.audit.model import AuditEntry
 from meterpost.core.clock import Clock
 from meterpost.core.ids import CloseId, PostingKeyParts, TransactionId
 from meterpost.core.period import zone_info
+from meterpost.core.problem import Problem
+from meterpost.posting.model import Document
 from meterpost.staging.model import (
     ApprovalPolicy,
     Finding,
@@ -18,6 +20,7 @@ from meterpost.staging.model import (
     Proposal,
     StagedTransaction,
     State,
+    TransactionLine,
 )
 from meterpost.staging.ports import RuleApproval, StagingStore, StagingStores
 from meterpost.staging.render import TargetNames, render
@@ -120,7 +123,7 @@ class Staging:
             for proposal in proposals:
                 prior = known.get(proposal.key)
                 holding = holdings.get(proposal.key, _NO_HOLDING)
-                match next_revision(proposal, prior, holding):
+                match next_revision(proposal, prior, holding, _renderer(frame, proposal, now)):
                     case Wait():
                         waiting += 1
                     case Keep():
@@ -201,6 +204,20 @@ class Staging:
         return [transaction.state for transaction in transactions]
 
 
+def _renderer(
+    frame: StagingFrame, proposal: Proposal, now: datetime
+) -> Callable[[tuple[TransactionLine, ...]], Document | None]:
+    return lambda lines: _rendered(frame, proposal, lines, now)[0]
+
+
+def _rendered(
+    frame: StagingFrame, proposal: Proposal, lines: tuple[TransactionLine, ...], now: datetime
+) -> tuple[Document | None, tuple[Problem, ...]]:
+    today = now.astimezone(zone_info(proposal.zone)).date()
+    prices: dict[str, Decimal | None] = {line.line: line.unit_price for line in proposal.lines}
+    return render(proposal, lines, prices, frame.names, frame.config_digest, today)
+
+
 def staged_from(
     frame: StagingFrame,
     proposal: Proposal,
@@ -211,11 +228,7 @@ def staged_from(
     now: datetime,
 ) -> tuple[StagedTransaction, Verdict]:
     """The new revision, rendered and judged."""
-    today = now.astimezone(zone_info(proposal.zone)).date()
-    prices: dict[str, Decimal | None] = {line.line: line.unit_price for line in proposal.lines}
-    document, problems = render(
-        proposal, revise.lines, prices, frame.names, frame.config_digest, today
-    )
+    document, problems = _rendered(frame, proposal, revise.lines, now)
     verdict = first_verdict(revise.lines, document, problems, holding, frame.policy, withdrawn)
     key = PostingKeyParts(
         frame.installation,

@@ -25,6 +25,7 @@ from sqlalchemy.exc import IntegrityError
 from meterpost.audit.model import AuditEntry
 from meterpost.core.errors import Conflict, NotFound
 from meterpost.core.ids import ContractLineId, ExceptionId, TransactionId
+from meterpost.posting.model import Document
 from meterpost.staging.model import (
     BusinessPeriod,
     Finding,
@@ -93,7 +94,7 @@ class PostgresStagingStore:
         if not keys:
             return {}
         latest = (
-            select(_T.id, _T.business_key, _T.period_start, _T.revision, _T.state, _T.document_hash)
+            select(_T.id, _T.business_key, _T.period_start, _T.revision, _T.state, _T.document)
             .where(_T.purpose == purpose, _in_keys(keys))
             .distinct(_T.business_key, _T.period_start)
             .order_by(_T.business_key, _T.period_start, _T.revision.desc())
@@ -105,7 +106,7 @@ class PostgresStagingStore:
                 TransactionId(row.id),
                 row.revision,
                 State(row.state),
-                row.document_hash,
+                None if row.document is None else Document.from_plain(row.document),
                 lines.get(row.id, ()),
             )
             for row in found
