@@ -1,5 +1,5 @@
 """What ingest needs from outside: a journal that keeps what it is given, a vault for personal
-values, the distance to the engine, and who is asking.
+values, and the distance to the engine.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from meterpost.ingest.model import Recorded, Submission
 #: What became of a submission: it is on disk, or it is not, or nobody knows (`OutcomeUnknown`).
 Outcome = Recorded | MeterpostError
 
-#: How many events the engine is behind the journal's end.
+#: How many events the engine is behind the journal's end; answers at once, from memory.
 Backlog = Callable[[], int]
 
 
@@ -47,21 +47,3 @@ class TokenVault(Protocol):
     def erase(self, field: str, value: str) -> str | None:
         """Forget a value for ever; the token that now stands for nobody, None if unknown."""
         ...
-
-
-class Principal(Protocol):
-    """Who holds an API key."""
-
-    @property
-    def key_id(self) -> str:
-        """The public part of the key."""
-        ...
-
-    @property
-    def scopes(self) -> Collection[str]:
-        """What the key may do, such as ``events:write``."""
-        ...
-
-
-#: Who presents ``<id>.<secret>``; may block. Raises NotAuthenticated.
-Authenticator = Callable[[str], Principal]
