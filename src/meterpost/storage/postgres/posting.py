@@ -43,11 +43,12 @@ _T = STAGED_TRANSACTION.c
 def held_per_line(connection: Connection, transaction: TransactionId) -> Mapping[str, Decimal]:
     """What holds per contract line by the receipts of the fact's other revisions.
 
-    Accepted adjustments count; cancelled and missing documents have `held` 0 in their rows.
+    Adjustments (ERP − ours, accepted by a person) are taken off: due = amount + adjustments −
+    held. Cancelled and missing documents have `held` 0 in their rows.
     """
     this = STAGED_TRANSACTION.alias()
     others = STAGED_TRANSACTION.alias()
-    amount = func.sum(RECEIPT_LINE.c.held + RECEIPT_LINE.c.adjustment).label("held")
+    amount = func.sum(RECEIPT_LINE.c.held - RECEIPT_LINE.c.adjustment).label("held")
     rows = connection.execute(
         select(RECEIPT_LINE.c.line, amount)
         .select_from(this)

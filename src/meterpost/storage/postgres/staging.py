@@ -42,6 +42,7 @@ from meterpost.storage.postgres import exceptions
 from meterpost.storage.postgres import staging_rows as rows
 from meterpost.storage.postgres.audit import write_entry
 from meterpost.storage.postgres.database import Database, copy_rows
+from meterpost.storage.postgres.locks import business_key_lock
 from meterpost.storage.tables.posting import RECEIPT, RECEIPT_LINE
 from meterpost.storage.tables.staging import (
     APPROVAL,
@@ -78,7 +79,7 @@ class PostgresStagingStore:
 
     def lock_business_periods(self, purpose: str, keys: Sequence[BusinessPeriod]) -> None:
         """Advisory locks per business key, the same that posting takes, in one order."""
-        names = sorted({f"{purpose}/{business_key}" for business_key, _ in keys})
+        names = sorted({business_key_lock(purpose, business_key) for business_key, _ in keys})
         self.connection.execute(
             text(
                 "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) "
