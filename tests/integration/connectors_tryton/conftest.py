@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from meterpost.connectors.tryton import TrytonErp, connect
-from meterpost.connectors.tryton.erp import KIND
+from meterpost.connectors.tryton.erp import KINDS
 from meterpost.core.canonical import crockford
 from meterpost.core.ids import PostingKey, TargetId
 from meterpost.posting.model import Document, DocumentLine
@@ -101,7 +101,7 @@ def document(*lines: DocumentLine, **more: object) -> Document:
     chosen = lines or (line(),)
     values: dict[str, object] = {
         "connection": TargetId("tryton"),
-        "kind": KIND,
+        "kind": KINDS[0],
         "customer": "C-1001",
         "currency": "EUR",
         "description": "Usage 2023-11",

@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from meterpost.connectors.tryton import open_erp
 from meterpost.connectors.tryton.client import TrytonClient, from_error
 from meterpost.connectors.tryton.config import TrytonConfig
+from meterpost.connectors.tryton.erp import PREPARE_MAX_S
 from meterpost.core.errors import (
     Conflict,
     InvalidInput,
@@ -23,6 +25,8 @@ from meterpost.core.errors import (
     Throttled,
     Transient,
 )
+from meterpost.core.ids import TargetId
+from meterpost.posting.config import ConnectionConfig
 from meterpost.posting.errors import Rejected
 
 CONFIG = TrytonConfig("http://tryton.example", "books", "integration", "a-secret")
@@ -184,3 +188,31 @@ def test_a_bad_configuration_lists_every_problem() -> None:
         *("url", "database", "username", "password", "quantity_decimals")
     }
     assert "a-secret" not in repr(CONFIG)
+
+
+def test_a_connection_says_what_its_options_lack() -> None:
+    """Missing, unknown and mistyped options are listed together, before anything is opened."""
+    connection = ConnectionConfig(
+        *(TargetId("erp"), "tryton", "test", "http://tryton.example"),
+        options={"database": "books", "company": "one", "databse": "books"},
+    )
+    with pytest.raises(InvalidInput) as caught:
+        open_erp(connection, {"password": "a-secret"})
+    assert {(problem.code, problem.where) for problem in caught.value.problems} == {
+        ("unknown-option", "options.databse"),
+        ("invalid-option", "options.company"),
+        ("missing-option", "options.username"),
+    }
+
+
+def test_absence_is_certain_only_after_the_look_ups_too() -> None:
+    """What comes between posting's clock and the creating request is part of the limit."""
+    connection = ConnectionConfig(
+        *(TargetId("erp"), "tryton", "test", "http://tryton.example"),
+        options={"database": "books", "username": "integration"},
+        request_limit_s=60,
+        margin_s=5,
+    )
+    erp = open_erp(connection, {"password": "a-secret"})
+    assert erp.capabilities.certain_absence_s == 60 + PREPARE_MAX_S + 5
+    erp.close()

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 from meterpost.core.errors import InvalidInput
 from meterpost.core.problem import Problem
+from meterpost.posting.config import ConnectionConfig
 
 #: Seconds after which a look-up that answers nothing is given up.
 LOOKUP_TIMEOUT_S = 30.0
+
+#: The options of a connection's file: type, and whether it is needed.
+_OPTIONS: dict[str, tuple[type, bool]] = {
+    "database": (str, True),
+    "username": (str, True),
+    "company": (int, False),
+    "quantity_decimals": (int, False),
+    "price_decimals": (int, False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,41 @@ class TrytonConfig:
             "Tryton itself sets no limit on writing; take the web server's."
         },
     )
+    visibility_s: float = 0.0
+    margin_s: float = 5.0
+
+    @classmethod
+    def from_connection(
+        cls, connection: ConnectionConfig, secrets: Mapping[str, str]
+    ) -> TrytonConfig:
+        """The settings of a connection's file and its resolved secrets.
+
+        Raises: InvalidInput with every option that is missing, unknown or of the wrong type.
+        """
+        problems = [
+            Problem("unknown-option", f"{name} is not an option of Tryton.", f"options.{name}")
+            for name in connection.options
+            if name not in _OPTIONS
+        ]
+        for name, (kind, needed) in _OPTIONS.items():
+            value = connection.options.get(name)
+            if value is None and needed:
+                problems.append(
+                    Problem("missing-option", f"Tryton needs {name}.", f"options.{name}")
+                )
+            elif value is not None and type(value) is not kind:
+                word = "a text" if kind is str else "a whole number"
+                problems.append(Problem("invalid-option", f"{name} is {word}.", f"options.{name}"))
+        if problems:
+            raise InvalidInput(f"Connection {connection.name} has options it cannot use.", problems)
+        return cls(
+            url=connection.url,
+            password=secrets["password"],
+            request_limit_s=connection.request_limit_s,
+            visibility_s=connection.visibility_s,
+            margin_s=connection.margin_s,
+            **connection.options,  # type: ignore[arg-type]
+        )
 
     def __post_init__(self) -> None:
         problems: list[Problem] = []

@@ -25,8 +25,12 @@ from meterpost.core.ids import PostingKey
 from meterpost.posting.errors import ClosedPeriod, Rejected
 from meterpost.posting.model import Capabilities, Document, ErpDocument, Health, Precision
 
-#: The one kind of transaction that this connector creates.
-KIND = "sales_invoice"
+#: Kinds of transactions; each becomes a customer invoice.
+KINDS = ("billing.usage", "billing.overage", "correction")
+
+#: Seconds that the look-ups before a creation may take. They come after posting has checked its
+#: clock, so they are added to the server's own limit: absence is certain that much later.
+PREPARE_MAX_S = 10.0
 
 #: Records asked for in one request; 200 invoices with their lines are read in under 0.2 s.
 PAGE = 200
@@ -58,7 +62,7 @@ class TrytonErp:
         self._client = client
         self._masterdata = MasterData(client)
         self._capabilities = Capabilities(
-            kinds=(KIND,),
+            kinds=KINDS,
             native_keys=False,
             unique_reference=False,
             search=True,
@@ -66,7 +70,9 @@ class TrytonErp:
             batch_max=1,
             precision=Precision(config.quantity_decimals, config.price_decimals),
             priced_by="us",
-            request_limit_s=config.request_limit_s,
+            request_limit_s=config.request_limit_s + PREPARE_MAX_S,
+            visibility_s=config.visibility_s,
+            margin_s=config.margin_s,
         )
 
     @property
@@ -105,7 +111,7 @@ class TrytonErp:
     ) -> ErpDocument:
         """Create one draft invoice with ``key`` as its reference, and read it back.
 
-        The creating request is written before ``timeout_s`` has passed, or not at all.
+        The creating request is written within `PREPARE_MAX_S`, or not at all.
 
         Raises: Transient, Throttled, ClosedPeriod, Rejected, NotAuthenticated, NotAllowed
         (nothing stored), OutcomeUnknown.
@@ -128,21 +134,22 @@ class TrytonErp:
         return stored[str(invoice_id)]
 
     def _create(self, document: Document, key: PostingKey, posting_day: date, until: float) -> int:
-        if document.kind != KIND:
-            raise Permanent(f"The Tryton connector posts {KIND}, not {document.kind}.")
-        self._masterdata.require_open_period(posting_day, until)
+        if document.kind not in KINDS:
+            raise Permanent(f"The Tryton connector posts {', '.join(KINDS)}, not {document.kind}.")
+        prepared = min(until, time.monotonic() + PREPARE_MAX_S)
+        self._masterdata.require_open_period(posting_day, prepared)
         try:
-            head = self._masterdata.head(document, until)
-            lines = [self._masterdata.line(line, head, until) for line in document.lines]
+            head = self._masterdata.head(document, prepared)
+            lines = [self._masterdata.line(line, head, prepared) for line in document.lines]
             values = to_tryton_invoice(document, key, posting_day, head, lines)
-            left_s = until - time.monotonic()
-            if left_s <= 0:
+            now = time.monotonic()
+            if now >= prepared:
                 raise Transient("The time to send has passed; nothing was sent to Tryton.")
             created = self._client.call(
                 "model.account.invoice.create",
                 [values],
                 context={"company": head.company},
-                timeout_s=left_s,
+                timeout_s=until - now,
                 writes=True,
             )
         except ClosedPeriod:

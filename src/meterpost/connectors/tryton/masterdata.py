@@ -182,6 +182,7 @@ class MasterData:
             if not found:
                 raise Rejected(
                     f"Tryton has no {word} {value!r}.",
+                    vendor_text=f"{model}: no active record with {field} {value!r}",
                     hint=f"Create or reactivate it in Tryton, or map another {word}.",
                 )
             if len(found) > 1:
