@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import Connection, func, update
+from sqlalchemy import Connection, func, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from meterpost.core.canonical import to_plain
@@ -41,7 +41,9 @@ def open_exceptions(connection: Connection, findings: Sequence[Finding], now: da
         connection.execute(
             statement.on_conflict_do_update(
                 index_elements=[EXCEPTION.c.reason, EXCEPTION.c.fact],
-                index_where=EXCEPTION.c.state == "open",
+                # Literal, not a parameter: a prepared statement's generic plan cannot match
+                # a parameter with the index's condition, and fails from the sixth time on.
+                index_where=text("state = 'open'"),
                 set_=refreshed,
             )
         )

@@ -133,7 +133,7 @@ class PostgresPostingStore(ReceiptRows):
                 _T.state == State.APPROVED.value,
                 or_(_T.not_before.is_(None), _T.not_before <= now),
             )
-            .order_by(_T.id)
+            .order_by(_T.attempts, _T.id)  # in an outage everybody tries in turn
             .limit(_CANDIDATES)
         ).all()
         for candidate in candidates:
