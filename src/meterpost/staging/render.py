@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date, timedelta
-from decimal import Decimal
+from decimal import ROUND_HALF_EVEN, Decimal
 
 from meterpost.core.canonical import digest, plain_decimal
 from meterpost.core.ids import TargetId
-from meterpost.core.money import minor_units, round_half_up
+from meterpost.core.money import EXACT, minor_units, round_half_up
 from meterpost.core.period import add_months
 from meterpost.core.problem import Problem
 from meterpost.posting.model import Document, DocumentLine, Precision
@@ -140,11 +140,17 @@ def _quantity_and_price(
         and line.charged != 0
         and _fits(line.charged, precision.quantity_decimals)
         and _fits(unit_price, precision.price_decimals)
-        and round_half_up(line.charged * unit_price, minor_units(currency)) == line.due
+        and _rounds_alike(line.charged * unit_price, minor_units(currency), line.due)
     ):
         return line.charged, unit_price, True
     # A credit is a negative quantity at a positive price: the form every ERP takes.
     return Decimal(1 if line.due > 0 else -1), abs(line.due), False
+
+
+def _rounds_alike(exact: Decimal, decimals: int, amount: Decimal) -> bool:
+    """Whether every way an ERP rounds halves gives the amount."""
+    even = exact.quantize(Decimal(1).scaleb(-decimals), ROUND_HALF_EVEN, EXACT)
+    return round_half_up(exact, decimals) == even == amount
 
 
 def _fits(value: Decimal, decimals: int | None) -> bool:
