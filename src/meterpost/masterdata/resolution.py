@@ -9,7 +9,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 import duckdb
@@ -96,7 +97,13 @@ def line_key(line: str, period: Period, version: int) -> str:
 
     The parts cannot be confused: ids have no ``|``.
     """
-    return f"{line}|{period.start:%Y-%m-%dT%H:%M:%SZ}|{version}"
+    return f"{line}|{_key_moment(period.start)}|{version}"
+
+
+@lru_cache(maxsize=10_000)
+def _key_moment(moment: datetime) -> str:
+    # The lines of a close share few periods, and formatting is the slow part of a key.
+    return f"{moment:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def billing_lines(
@@ -186,8 +193,8 @@ def _joined(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     for row in rows:
         if result:
             last = result[-1]
-            # A row is (start, end, payment term, name of the line's period and terms…).
-            if last[1] == row[0] and last[3:] == row[3:]:
+            # A row is (start, end, payment term, description, then what splits: period and terms).
+            if last[1] == row[0] and last[4:] == row[4:]:
                 result[-1] = (last[0], *row[1:])
                 continue
         result.append(row)
@@ -197,7 +204,7 @@ def _joined(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 def _assembled(rows: Sequence[tuple[Any, ...]]) -> Iterator[BillingLine]:
     terms: dict[tuple[str, int], tuple[int, str | None]] = {}
     total: Counter[tuple[str, int]] = Counter()
-    for start, end, term, contract, period_start, _, line, *_ in rows:
+    for start, end, term, _, contract, period_start, _, line, *_ in rows:
         total[line, period_start] += end - start
         latest = terms.get((contract, period_start))
         if latest is None or end > latest[0]:
@@ -206,8 +213,8 @@ def _assembled(rows: Sequence[tuple[Any, ...]]) -> Iterator[BillingLine]:
     policies = {policy.value: policy for policy in PartialPeriod}
     versions: Counter[tuple[str, int]] = Counter()
     for row in rows:
-        start, end, _, contract, period_start, period_end, line, meter, item, price, *rest = row
-        _, currency, customer, tax, account, partial, description, unit, zone = rest
+        start, end, _, description, contract, period_start, period_end, line, *rest = row
+        meter, item, price, _, currency, customer, tax, account, partial, unit, zone = rest
         period = _period(spans, period_start, period_end)
         place = (line, period_start)
         versions[place] += 1

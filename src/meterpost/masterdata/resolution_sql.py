@@ -44,11 +44,12 @@ WITH terms AS (
     SELECT n, s, lead(s) OVER (PARTITION BY n ORDER BY s) AS e FROM starts
 )
 SELECT q.s, coalesce(q.e, f.e) AS part_end, coalesce(f.payment_term, u.payment_term),
+       coalesce(f.description, i.name, f.line),
        f.contract, f.period_start, f.period_end, f.line, f.meter, f.item, p.id, p.version,
        f.currency, f.customer,
        coalesce(f.tax_category, i.tax_category, u.tax_category),
        coalesce(f.revenue_account, i.revenue_account),
-       f.partial_period, coalesce(f.description, i.name, f.line), coalesce(i.unit, ''), f.zone
+       f.partial_period, coalesce(i.unit, ''), f.zone
 FROM parts q JOIN spans f ON f.n = q.n
 LEFT JOIN items i ON i.id = f.item AND i.valid_from <= q.s AND i.valid_to > q.s
 LEFT JOIN definitions p ON p.id = f.price AND p.valid_from <= q.s AND p.valid_to > q.s

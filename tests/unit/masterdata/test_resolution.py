@@ -166,7 +166,7 @@ def test_full_terms_are_divided_among_versions(load, example):
 
 
 def test_rename_splits_nothing(load, example):
-    """A customer's new name or payment term in mid-period leaves its lines whole."""
+    """A new name of customer or item, or a new payment term, leaves the period whole."""
     load(
         customers=[
             {
@@ -178,8 +178,19 @@ def test_rename_splits_nothing(load, example):
             }
         ]
     )
+    load(
+        items=[
+            {
+                "id": "tokens",
+                "name": "New",
+                "unit": "token",
+                "revenue_account": "4000",
+                "valid_from": "2026-10-15",
+            }
+        ]
+    )
     one, _ = lines_of(example)
-    assert (one.in_force, one.payment_term) == (OCTOBER, "net14")
+    assert (one.in_force, one.payment_term, one.description) == (OCTOBER, "net14", "New")
 
 
 def test_hand_over_in_mid_month_splits_at_the_hour(load, example):

@@ -140,20 +140,23 @@ class PostgresMasterdata:
         write_entry(self._connection, entry)
 
     def _rows(self, entity: str, query: Select[Any]) -> list[StoredVersion]:
-        keys = KEYS[entity]
-        names = [c.name for c in ENTITIES[entity].columns if c.name not in _BITEMPORAL]
-        rest = [name for name in names if name not in keys]
+        names = [column.name for column in ENTITIES[entity].columns]
+        place = {name: index for index, name in enumerate(names)}
+        keys = [place[name] for name in KEYS[entity]]
+        rest = [n for n in names if n not in _BITEMPORAL and n not in KEYS[entity]]
+        values = [(name, place[name]) for name in rest]
+        row_id, start, end, rev_from, rev_to = (place[name] for name in _BITEMPORAL)
         return [
             StoredVersion(
-                row["row_id"],
-                tuple(row[name] for name in keys),
-                {name: row[name] for name in rest},
-                row["valid_from"],
-                row["valid_to"] or FOREVER,
-                row["rev_from"],
-                row["rev_to"],
+                row[row_id],
+                tuple([row[key] for key in keys]),
+                {name: row[index] for name, index in values},
+                row[start],
+                row[end] or FOREVER,
+                row[rev_from],
+                row[rev_to],
             )
-            for row in self._connection.execute(query).mappings()
+            for row in map(tuple, self._connection.execute(query))
         ]
 
 
