@@ -23,8 +23,11 @@ CRASHPOINTS: dict[str, str] = {
     "engine.relay.before_forget": "outbox items are in the operational database, not deleted here",
     "close.before_commit": "a close's usage records are written, not committed",
     "close.after_commit": "a close's usage records are committed, nothing staged yet",
-    "posting.call.after_reserve": "a call is reserved, the request not yet sent",
-    "posting.call.before_receipt": "the ERP has answered, the receipt is not yet stored",
+    "posting.reserve.after_commit": "a call is reserved, the lease not yet checked",
+    "posting.send.before": "the lease holds, the request not yet written",
+    "posting.send.after": "the ERP has answered or the time is over, nothing recorded yet",
+    "posting.record.before_commit": "receipt and outcome are written, not committed",
+    "posting.record.after_commit": "receipt and outcome are committed",
 }
 
 _lock = threading.Lock()
