@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
 
-from meterpost.access.service import Access
+from meterpost.access.service import AccessService
+from meterpost.audit.checkpoints import CheckpointFile
 from meterpost.audit.service import Sealer
 from meterpost.config.secret import resolve_secret
 from meterpost.config.snapshot import Snapshot, from_snapshot
@@ -38,8 +39,8 @@ from meterpost.staging.review import Review
 from meterpost.staging.service import Staging
 from meterpost.storage.duckdb.store import DuckDbEventStore
 from meterpost.storage.embedded import EmbeddedPostgres
-from meterpost.storage.postgres.access import PostgresAccess
-from meterpost.storage.postgres.audit import PostgresAudit
+from meterpost.storage.postgres.access import PostgresAccessStore
+from meterpost.storage.postgres.audit import PostgresAuditStore
 from meterpost.storage.postgres.closes import PostgresCloses
 from meterpost.storage.postgres.database import Database
 from meterpost.storage.postgres.journal import PostgresJournal
@@ -277,14 +278,24 @@ class Application:
     # People and proof
 
     @cached_property
-    def access(self) -> Access:
+    def access(self) -> AccessService:
         """Users, roles, keys."""
-        return Access(PostgresAccess(self.database), self.clock)
+        return AccessService(PostgresAccessStore(self.database))
+
+    @cached_property
+    def audit_store(self) -> PostgresAuditStore:
+        """Audit entries and their seals."""
+        return PostgresAuditStore(self.database)
+
+    @cached_property
+    def checkpoints(self) -> CheckpointFile:
+        """The file of checkpoints that auditors keep a copy of."""
+        return CheckpointFile(self.places.checkpoints)
 
     @cached_property
     def sealer(self) -> Sealer:
         """Seals audit entries."""
-        return Sealer(PostgresAudit(self.database), self.places.checkpoints)
+        return Sealer(self.audit_store, self.checkpoints)
 
 
 def stored_configuration(

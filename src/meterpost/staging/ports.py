@@ -182,6 +182,17 @@ class StagingStore(Protocol):
         """Close a reason's open exceptions (all, or of these facts); how many."""
         ...
 
+    def settle_exceptions_of(
+        self,
+        transactions: Sequence[TransactionId],
+        still: Collection[str],
+        now: datetime,
+        *,
+        why: str,
+    ) -> None:
+        """Close what was missing to write these superseded documents, but facts in ``still``."""
+        ...
+
     def exception(self, exception: ExceptionId, *, lock: bool = False) -> OpenException:
         """One exception.
 

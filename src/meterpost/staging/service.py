@@ -178,6 +178,17 @@ class Staging:
                 )
         store.add(transactions, steps, approvals)
         store.move_claims(transactions, now)
+        superseded = [
+            revise.supersedes.transaction
+            for _, revise, _, _ in revisions
+            if revise.supersedes is not None
+        ]
+        store.settle_exceptions_of(
+            superseded,
+            [finding.fact for finding in findings],
+            now,
+            why=f"close {frame.close} no longer finds it",
+        )
         store.open_exceptions(findings, now)
         store.record_audit(
             AuditEntry(

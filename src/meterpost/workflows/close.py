@@ -310,14 +310,15 @@ class Closing:
                 new = list(changed(drafts, known))
                 written = len(store.add_records(close, new))
                 now = parts.clock.now()
-                store.settle_exceptions(
-                    REASONS,
-                    close.legal_entity,
-                    close.accounting_period,
-                    [finding.fact for finding in found],
-                    now,
-                    why=f"close {close.n} no longer finds it",
-                )
+                for reason in REASONS:
+                    store.settle_exceptions(
+                        reason,
+                        close.legal_entity,
+                        close.accounting_period,
+                        [finding.fact for finding in found if finding.reason == reason],
+                        now,
+                        why=f"close {close.n} no longer finds it",
+                    )
                 store.open_exceptions(found, now)
                 store.advance(close.id, CloseState.COMPUTED, {"records": written}, now)
                 known = store.known_records(close)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
@@ -75,7 +75,7 @@ class CloseStore(Protocol):
 
     def settle_exceptions(
         self,
-        reasons: Collection[str],
+        reason: str,
         entity: LegalEntityId,
         accounting_period: str,
         still: Iterable[str],
@@ -83,7 +83,7 @@ class CloseStore(Protocol):
         *,
         why: str,
     ) -> int:
-        """Close this period's open exceptions of these reasons, but those about ``still``."""
+        """Close this period's open exceptions of this reason, but those about ``still``."""
         ...
 
     def record_audit(self, entry: AuditEntry) -> None:

@@ -190,7 +190,8 @@ def findings(
             sentence=problems.get(line, sentence.format(name=name)),
             suggestion=suggestion.format(source=source, subject=subject, line=line),
             owner="finance" if fate is Fate.NO_PRICE else "customer_success",
-            records=sum(draft.components.events for draft in group),
+            # Several meters may read the same events.
+            records=max(draft.components.events for draft in group),
             legal_entity=entity,
             accounting_period=accounting_period,
             estimate=estimate,

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, bindparam, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meterpost.audit.model import AuditEntry
@@ -189,7 +190,7 @@ class PostgresCloseStore:
                 _U.accounting_period == close.accounting_period,
                 CLOSE.c.n <= close.n,
             )
-            .distinct(*key)
+            .ext(distinct_on(*key))
             .order_by(*key, _U.revision.desc())
         )
         fates = {fate.value: fate for fate in Fate}
@@ -299,7 +300,7 @@ class PostgresCloseStore:
 
     def settle_exceptions(
         self,
-        reasons: Collection[str],
+        reason: str,
         entity: LegalEntityId,
         accounting_period: str,
         still: Iterable[str],
@@ -307,12 +308,12 @@ class PostgresCloseStore:
         *,
         why: str,
     ) -> int:
-        """Close this period's open exceptions of these reasons, but those about ``still``."""
+        """Close this period's open exceptions of this reason, but those about ``still``."""
         result = self.connection.execute(
             update(EXCEPTION)
             .where(
                 EXCEPTION.c.state == "open",
-                EXCEPTION.c.reason.in_(list(reasons)),
+                EXCEPTION.c.reason == reason,
                 EXCEPTION.c.legal_entity == entity,
                 EXCEPTION.c.accounting_period == accounting_period,
                 EXCEPTION.c.fact != func.all(list(still)),

@@ -20,6 +20,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
+from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.exc import IntegrityError
 
 from meterpost.audit.model import AuditEntry
@@ -97,7 +98,7 @@ class PostgresStagingStore:
         latest = (
             select(_T.id, _T.business_key, _T.period_start, _T.revision, _T.state, _T.document)
             .where(_T.purpose == purpose, _in_keys(keys))
-            .distinct(_T.business_key, _T.period_start)
+            .ext(distinct_on(_T.business_key, _T.period_start))
             .order_by(_T.business_key, _T.period_start, _T.revision.desc())
         )
         found = self.connection.execute(latest).all()
@@ -476,6 +477,27 @@ class PostgresStagingStore:
     ) -> int:
         """Close a reason's open exceptions; how many."""
         return exceptions.close_exceptions(self.connection, reason, facts, now, by=by, why=why)
+
+    def settle_exceptions_of(
+        self,
+        transactions: Sequence[TransactionId],
+        still: Collection[str],
+        now: datetime,
+        *,
+        why: str,
+    ) -> None:
+        """Close what was missing to write these superseded documents, but facts in ``still``."""
+        about = EXCEPTION.c.detail["transaction"].as_integer()
+        self.connection.execute(
+            update(EXCEPTION)
+            .where(
+                EXCEPTION.c.state == "open",
+                EXCEPTION.c.fact_kind == "transaction",
+                about == func.any(list(transactions)),
+                EXCEPTION.c.fact != func.all(list(still)),
+            )
+            .values(state="closed", closed_at=now, closed_by="meterpost", closing_reason=why)
+        )
 
     def exception(self, exception: ExceptionId, *, lock: bool = False) -> OpenException:
         """One exception."""
