@@ -39,7 +39,8 @@ RUN_MAX = 1_000_000
 def export(store: AuditStore, path: Path) -> int:
     """Write the whole log to a new file; how many entries it has.
 
-    The file appears under its name when it is whole and synced. Raises: FileExistsError.
+    The file appears under its name when it is whole and synced. Raises: FileExistsError;
+    InvalidInput when an entry was changed into something that has no exact form.
     """
     if path.exists():
         raise FileExistsError(f"{path} is there already")
@@ -58,8 +59,14 @@ def export(store: AuditStore, path: Path) -> int:
 
 
 def _write(reading: AuditReading, file: BinaryIO) -> int:
-    def line(value: object) -> None:
-        file.write(canonical_json(value) + b"\n")
+    def line(value: dict[str, object]) -> None:
+        try:
+            file.write(canonical_json(value) + b"\n")
+        except TypeError as exc:
+            raise InvalidInput(
+                f"Audit entry {value.get('sequence')} cannot be exported: {exc}.",
+                hint="No writer of ours makes such an entry: run `meterpost audit verify`.",
+            ) from exc
 
     line({"format": FORMAT, "version": VERSION})
     seals = entries = unsealed = 0
@@ -106,6 +113,7 @@ class _Reader:
         self._number = 0
         self._counts = {"seals": 0, "sealed": 0, "unsealed": 0}
         self._end: object = None
+        self._ended = False
         self._lines = self._parsed(file)
         self._loose: list[StoredEntry] = []
 
@@ -159,10 +167,10 @@ class _Reader:
                 if plain != {"format": FORMAT, "version": VERSION}:
                     self._complain("This is no audit export of a version known here.")
                 continue
-            if self._end is not None:
+            if self._ended:
                 self._complain("Something follows the last line.")
             elif "end" in plain:
-                self._end = plain["end"]
+                self._end, self._ended = plain["end"], True
             else:
                 yield plain
 
