@@ -10,6 +10,7 @@ import base64
 import zlib
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import lru_cache
 from urllib.parse import unquote_to_bytes
 
 import msgspec
@@ -152,6 +153,7 @@ def _text(name: str, value: bytes) -> str:
         ) from exc
 
 
+@lru_cache(maxsize=256)
 def _media_type(value: bytes) -> tuple[str, str]:
     """Media type and charset, both in lower case, the charset empty where none is named."""
     media_type, *parameters = value.decode("latin-1").lower().split(";")

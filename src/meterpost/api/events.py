@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from hashlib import sha256
+from itertools import count
 from typing import Any
 
 import structlog
@@ -68,7 +69,8 @@ class EventsApp:
         self._backlog = backlog
         self._start = start
         self._stop = stop
-        self._ids = ids or RandomIds()
+        # A name per request costs more than reading the request, so they are numbered instead.
+        self._names = map(f"{(ids or RandomIds()).correlation_id()}-{{:x}}".format, count(1))
         self._path = path
         self._in_flight_bytes = 0
         self._counting = threading.Lock()
@@ -268,7 +270,7 @@ class EventsApp:
 
     def _correlation_id(self, headers: Mapping[bytes, bytes]) -> str:
         given = headers.get(b"x-correlation-id", b"")
-        return given.decode() if _CORRELATION_ID.fullmatch(given) else self._ids.correlation_id()
+        return given.decode() if _CORRELATION_ID.fullmatch(given) else next(self._names)
 
     def reserve(self, size: int) -> None:
         """Count bytes that are about to be held.

@@ -188,11 +188,15 @@ class Checks:
             for event in events:
                 if event.type == type_ and self.rules.data_problem(type_, bytes(event.data)):
                     return None
-        sources = Counter([event.source for event in events])
+        sources = [event.source for event in events]
+        if sources.count(sources[0]) == count:
+            counts = {sources[0]: SourceCount(count, 0)}
+        else:
+            counts = {source: SourceCount(n, 0) for source, n in Counter(sources).items()}
         return Checked(
             body,
             count,
-            {source: SourceCount(n, 0) for source, n in sources.items()},
+            counts,
             personal=not types.isdisjoint(self.rules.personal),
         )
 
