@@ -108,6 +108,14 @@ CROSSWALK = _bitemporal(
     text("canonical_id"),
     key=("system", "kind", "external_id"),
 )
+#: From our id to theirs.
+Index(
+    "ix_crosswalk_canonical",
+    CROSSWALK.c.system,
+    CROSSWALK.c.kind,
+    CROSSWALK.c.canonical_id,
+    postgresql_where=CROSSWALK.c.rev_to.is_(None),
+)
 
 #: The bitemporal tables by the name that import files and reports use.
 ENTITIES: dict[str, Table] = {

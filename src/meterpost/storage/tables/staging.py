@@ -70,6 +70,14 @@ STAGED_TRANSACTION = Table(
         postgresql_where=f"state IN ({_OPEN_SQL})",
     ),
     Index(None, "state", "target"),
+    # What a poster takes next, in the order it takes it.
+    Index(
+        "ix_staged_transaction_queue",
+        "target",
+        "attempts",
+        "id",
+        postgresql_where="state = 'approved'",
+    ),
     Index(None, "legal_entity", "accounting_period"),
 )
 

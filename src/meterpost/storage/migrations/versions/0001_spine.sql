@@ -339,6 +339,7 @@ CREATE TABLE meterpost.crosswalk (
 	CONSTRAINT fk_crosswalk_rev_to FOREIGN KEY(rev_to) REFERENCES meterpost.masterdata_revision (rev)
 );
 
+CREATE INDEX ix_crosswalk_canonical ON meterpost.crosswalk (system, kind, canonical_id) WHERE rev_to IS NULL;
 CREATE INDEX ix_crosswalk_current ON meterpost.crosswalk (system, kind, external_id) WHERE rev_to IS NULL;
 CREATE INDEX ix_crosswalk_revision ON meterpost.crosswalk (rev_from, rev_to);
 
@@ -472,6 +473,7 @@ CREATE TABLE meterpost.staged_transaction (
 );
 
 CREATE INDEX ix_staged_transaction_legal_entity_accounting_period ON meterpost.staged_transaction (legal_entity, accounting_period);
+CREATE INDEX ix_staged_transaction_queue ON meterpost.staged_transaction (target, attempts, id) WHERE state = 'approved';
 CREATE INDEX ix_staged_transaction_state_target ON meterpost.staged_transaction (state, target);
 CREATE UNIQUE INDEX uq_staged_transaction_one_open ON meterpost.staged_transaction (purpose, business_key, period_start) WHERE state IN ('proposed', 'held', 'in_review', 'approved', 'sending', 'in_doubt', 'deferred', 'rejected');
 
