@@ -1,0 +1,5 @@
+"""``python -m meterpost``."""
+
+from meterpost.cli import main
+
+main()
