@@ -14,6 +14,9 @@ from meterpost.core.clock import require_utc
 from meterpost.core.errors import InvalidInput
 from meterpost.core.problem import Problem
 
+#: More than two lines take.
+_TAIL_BYTES = 1024
+
 
 class CheckpointFile:
     """``checkpoints.jsonl``: only ever appended to, synced after each write."""
@@ -48,6 +51,20 @@ class CheckpointFile:
             raise InvalidInput("The checkpoints cannot be read:", problems)
         return found
 
+    def last(self) -> Checkpoint | None:
+        """The newest, from the file's end. Raises: InvalidInput when that is none."""
+        try:
+            tail = self._tail()
+        except FileNotFoundError:
+            return None
+        lines = tail[: tail.rfind(b"\n") + 1].splitlines()
+        if not lines:
+            return None
+        try:
+            return _checkpoint(lines[-1])
+        except (ValueError, KeyError, TypeError) as exc:
+            raise InvalidInput(f"The last line of {self.path} is no checkpoint.") from exc
+
     def append(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Write and sync; a piece of line that a crash left is cut off first."""
         if not checkpoints:
@@ -65,10 +82,13 @@ class CheckpointFile:
             self._sync_folder()
 
     def _end_of_last_line(self, end: int) -> int:
-        with self.path.open("rb") as file:
-            file.seek(max(0, end - 1024))
-            tail = file.read()
+        tail = self._tail()
         return end - (len(tail) - (tail.rfind(b"\n") + 1))
+
+    def _tail(self) -> bytes:
+        with self.path.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            return file.read()
 
     def _sync_folder(self) -> None:
         folder = os.open(self.path.parent, os.O_RDONLY)
@@ -78,7 +98,7 @@ class CheckpointFile:
             os.close(folder)
 
 
-def _checkpoint(line: str) -> Checkpoint:
+def _checkpoint(line: str | bytes) -> Checkpoint:
     plain = json.loads(line)
     n, hashed, sealed_at = plain["n"], plain["hash"], plain["sealed_at"]
     if not isinstance(n, int) or isinstance(n, bool) or len(bytes.fromhex(hashed)) != 32:

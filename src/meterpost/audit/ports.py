@@ -74,6 +74,10 @@ class Checkpoints(Protocol):
         """
         ...
 
+    def last(self) -> Checkpoint | None:
+        """The newest, without reading the others. Raises: as `read`."""
+        ...
+
     def append(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Add some; they are on disk when this returns."""
         ...

@@ -78,8 +78,7 @@ class Sealer:
             self._ahead = now
 
     def _require_known(self, last: Seal | None) -> None:
-        written = self._checkpoints.read()
-        newest = max(written, key=lambda checkpoint: checkpoint.n, default=None)
+        newest = self._checkpoints.last()
         n = 0 if last is None else last.n
         if newest is None or newest.n < n:
             return
@@ -92,10 +91,9 @@ class Sealer:
             )
 
     def _write_checkpoints(self, sealing: Sealing) -> None:
-        known = max((checkpoint.n for checkpoint in self._checkpoints.read()), default=0)
-        self._checkpoints.append(
-            [Checkpoint(seal.n, seal.hash, seal.sealed_at) for seal in sealing.since(known)]
-        )
+        last = self._checkpoints.last()
+        new = sealing.since(0 if last is None else last.n)
+        self._checkpoints.append([Checkpoint(seal.n, seal.hash, seal.sealed_at) for seal in new])
 
 
 def verify(store: AuditStore, checkpoints: Checkpoints) -> AuditReport:

@@ -32,12 +32,12 @@ class Complaint:
 
 
 def explain(error: ValidationError, type_: Any, node: Node) -> list[Complaint]:
-    """Every error of a validation, one per place, in the words of whoever wrote the file."""
+    """Every error of a validation, once and by line, in the words of whoever wrote the file."""
     found: dict[tuple[tuple[Key, ...], str], Complaint] = {}
     for details in _nearest_variants(error.errors(include_url=False), node):
         complaint = _complaint(details, type_, node)
         found.setdefault((complaint.path, complaint.sentence), complaint)
-    return list(found.values())
+    return sorted(found.values(), key=lambda complaint: node.at(complaint.path)[1])
 
 
 def _nearest_variants(errors: Sequence[Any], node: Node) -> list[Any]:

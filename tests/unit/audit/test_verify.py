@@ -279,12 +279,16 @@ def test_checkpoints_are_read_back_as_written(tmp_path: Path) -> None:
     """The file is made with its folder, appended to, and says which line is none."""
     file = CheckpointFile(tmp_path / "a" / "b" / "checkpoints.jsonl")
     assert file.read() == []
+    assert file.last() is None
     made = log([1, 1, 1]).checkpoints
     file.append(made[:2])
     file.append([])
     file.append(made[2:])
     assert list(file.read()) == made
+    assert file.last() == made[-1]
     with file.path.open("a") as out:
         out.write('{"n": 4}\nnonsense\n')
     with pytest.raises(InvalidInput, match=r"checkpoints\.jsonl:4"):
         file.read()
+    with pytest.raises(InvalidInput, match="last line"):
+        file.last()
