@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from meterpost.core.errors import NotAllowed, OutcomeUnknown, Permanent, Transient
@@ -67,7 +67,9 @@ class EngineClient:
         )
         with closing(self._connect()) as engine:
             try:
-                send_frame(engine, request.to_frame(), REQUEST_BYTES_MAX)
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    # A refusal may come before all was read; it waits to be received.
+                    send_frame(engine, request.to_frame(), REQUEST_BYTES_MAX)
                 engine.settimeout(timeout_s)
                 while (frame := receive_frame(engine, ANSWER_BYTES_MAX)) is not None:
                     if "progress" in frame:
