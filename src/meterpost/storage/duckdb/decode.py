@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,8 +18,9 @@ import pyarrow as pa
 
 from meterpost.metering.model import EVENTS_PER_ROW_MAX, ORDINAL_BITS, JournalRow
 
-#: Events held as Python objects at a time.
+#: Events held as Python objects at a time; also what one step of a drain decodes.
 CHUNK_EVENTS = 20_000
+STEP_EVENTS = 40_000
 _NO_DATA = msgspec.Raw()
 
 ARRIVED = pa.schema(
@@ -101,6 +103,37 @@ class _Columns:
     def table(self) -> pa.Table:
         arrays = [pa.array(c, f.type) for c, f in zip(self.lists, self.schema, strict=True)]
         return pa.table(arrays, schema=self.schema)
+
+
+def decode_ahead(rows: Sequence[JournalRow]) -> Iterator[Decoded]:
+    """The events of journal rows step by step, the next step decoded while one is used.
+
+    DuckDB works without the interpreter's lock, so the two overlap.
+    """
+    steps = list(_steps(rows))
+    if len(steps) == 1:
+        yield decode(steps[0])
+        return
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="decode") as pool:
+        coming = pool.submit(decode, steps[0])
+        for following in steps[1:]:
+            ready = coming.result()
+            coming = pool.submit(decode, following)
+            yield ready
+        yield coming.result()
+
+
+def _steps(rows: Sequence[JournalRow]) -> Iterator[list[JournalRow]]:
+    step: list[JournalRow] = []
+    events = 0
+    for row in rows:
+        step.append(row)
+        events += row.events
+        if events >= STEP_EVENTS:
+            yield step
+            step, events = [], 0
+    if step:
+        yield step
 
 
 def decode(rows: Sequence[JournalRow]) -> Decoded:

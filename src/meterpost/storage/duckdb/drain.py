@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from meterpost.metering.expression_sql import identifier, path_name
 from meterpost.metering.model import DrainReport, JournalRow, Position
-from meterpost.storage.duckdb.decode import LONG_NUMBER_PATTERN, decode, exact_data
+from meterpost.storage.duckdb.decode import LONG_NUMBER_PATTERN, Decoded, decode_ahead, exact_data
 from meterpost.storage.duckdb.measuring import (
     FRAME,
     distinct_columns,
@@ -27,7 +27,7 @@ _TIME_PATTERN = (
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
     r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
-_KEY_SQL = "md5_number(length(a.source) || ':' || a.source || a.id)"
+_KEY_SQL = "md5_number(concat(length(a.source), ':', a.source, a.id))"
 
 # The dictionaries may come to know a name from an event that is then refused or repeated.
 _NEW_TYPES = """
@@ -45,7 +45,6 @@ FROM (SELECT DISTINCT source, coalesce(subject, '') AS subject FROM arrived)
 # One pass, one copy. The cast to TIMESTAMPTZ reads the offset (a cast to TIMESTAMP drops it) and
 # cuts at microseconds. to_hex, since DuckDB writes a UHUGEINT as decimal text 400 times slower.
 _BATCH = f"""
-CREATE OR REPLACE TEMP TABLE batch AS
 SELECT seq, source, id, type, subject, coalesce(given, recorded_at) AS time,
        given IS NOT NULL AS time_given, data, NULL::VARCHAR AS exact_data, extensions, traceparent,
        key, CAST(fp >> 64 AS UBIGINT) AS fp_hi, CAST(fp & 18446744073709551615 AS UBIGINT) AS fp_lo,
@@ -57,14 +56,14 @@ SELECT seq, source, id, type, subject, coalesce(given, recorded_at) AS time,
            THEN 'time is not a moment with a zone (RFC 3339)'
            WHEN NOT json_valid(data) THEN 'data is not valid JSON' END AS problem
 FROM (
-    SELECT *, md5_number(to_hex(key)
-        || '|' || length(type) || ':' || type || '|' || length(subject) || ':' || subject
-        || '|' || coalesce(CAST(epoch_us(given) AS VARCHAR), '-') || '|' || coalesce(data, '')
+    SELECT *, md5_number(concat(to_hex(key), '|', length(type), ':', type,
+        '|', length(subject), ':', subject,
+        '|', coalesce(CAST(epoch_us(given) AS VARCHAR), '-'), '|', data)
         ) AS fp
     FROM (
         SELECT a.* REPLACE (coalesce(a.subject, '') AS subject), r.recorded_at, s.no AS series,
                t.no AS type_no, {_KEY_SQL} AS key,
-               timezone('UTC', TRY_CAST(upper(a.time_text) AS TIMESTAMPTZ)) AS given
+               TRY(make_timestamp(epoch_us(TRY_CAST(upper(a.time_text) AS TIMESTAMPTZ)))) AS given
         FROM arrived a JOIN drained_requests r ON r.sequence = a.seq >> 17
              JOIN types t ON t.type = a.type
              JOIN series s ON s.source = a.source AND s.subject = coalesce(a.subject, '')))
@@ -87,11 +86,9 @@ class Drain:
         defect of this program and leaves nothing behind.
         """
         accepted = sum(row.events for row in rows)
-        decoded = decode(rows)
-        self._register("drained_requests", decoded.requests)
-        self._register("arrived", decoded.arrived)
-        self._register("broken", decoded.broken)
-        quarantined = self._arrive()
+        for step, decoded in enumerate(decode_ahead(rows)):
+            self._arrive(decoded, first=step == 0)
+        quarantined = self._set_refused_apart()
         self._keep_long_numbers_exact()
         duplicate, conflicting = self._set_repeated_apart()
         self._insert_events()
@@ -109,23 +106,35 @@ class Drain:
         if accepted != duplicate + conflicting + quarantined + fresh:
             raise RuntimeError(f"a drain lost or invented events: {report}")
         self._owe(rows[0].sequence)
-        run(self.connection, "INSERT INTO requests SELECT * FROM drained_requests")
-        for name in ("drained_requests", "arrived", "broken"):
-            self.connection.unregister(name)
         run(self.connection, "UPDATE state SET position = ?", [rows[-1].sequence])
         return report
 
     def _register(self, name: str, table: pa.Table) -> None:
         self.connection.register(name, table)
 
-    def _arrive(self) -> int:
+    def _arrive(self, decoded: Decoded, *, first: bool) -> None:
+        """Append decoded events to the temp tables ``batch`` and ``refused``."""
+        tables = {
+            "arrived": decoded.arrived,
+            "broken": decoded.broken,
+            "drained_requests": decoded.requests,
+        }
+        for name, table in tables.items():
+            self._register(name, table)
+        run(self.connection, "INSERT INTO requests SELECT * FROM drained_requests")
         run(self.connection, _NEW_TYPES)
         run(self.connection, _NEW_SERIES)
-        run(self.connection, _BATCH)
+        into = "CREATE OR REPLACE TEMP TABLE {} AS {}" if first else "INSERT INTO {} {}"
+        run(self.connection, into.format("batch", _BATCH))
+        run(self.connection, into.format("refused", "SELECT * FROM broken"))
+        for name in tables:
+            self.connection.unregister(name)
+
+    def _set_refused_apart(self) -> int:
+        """Move events that cannot be typed out of the batch and store all refused ones."""
         run(
             self.connection,
-            "CREATE OR REPLACE TEMP TABLE refused AS SELECT * FROM broken UNION ALL"
-            " SELECT seq, source, id, problem, split_part(problem, ' ', 1), data"
+            "INSERT INTO refused SELECT seq, source, id, problem, split_part(problem, ' ', 1), data"
             " FROM batch WHERE problem IS NOT NULL",
         )
         [[count]] = run(self.connection, "SELECT count(*) FROM refused")
