@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
+from meterpost.access.model import Principal, Scope, require
 from meterpost.core.canonical import to_plain
 from meterpost.core.errors import Conflict, InvalidInput, NotFound
 from meterpost.core.problem import Problem
 
 if TYPE_CHECKING:
-    from meterpost.access.model import Principal
     from meterpost.bootstrap import Application
 
 
@@ -46,15 +46,18 @@ class Operation:
 
     ``needs_events``: it reads or writes the event store, so it runs in the process that owns it.
     ``creates``: repeating it may create again, so HTTP offers Idempotency-Key for it.
+    ``local``: it reads or writes files named by the caller, so only the command line of this
+    machine may ask for it, never HTTP.
     """
 
     name: str
-    scope: str
+    scope: Scope
     summary: str
     arguments: type
     function: Callable[[Context, Any], object]
     needs_events: bool = False
     creates: bool = False
+    local: bool = False
 
     def run(self, context: Context, arguments: Mapping[str, object]) -> object:
         """The result as plain JSON.
@@ -62,8 +65,6 @@ class Operation:
         Raises: NotAllowed without the scope; InvalidInput for arguments that do not fit; and
         whatever the operation raises.
         """
-        from meterpost.access.model import require  # access knows nothing of operations
-
         require(context.principal, self.scope)
         return to_plain(self.function(context, self.parse(arguments)))
 
@@ -73,7 +74,7 @@ class Operation:
         Raises: InvalidInput naming each argument that does not fit.
         """
         try:
-            return _adapter(self.arguments).validate_python(dict(arguments))
+            return _adapter(self.arguments).validate_python(dict(arguments), extra="forbid")
         except ValidationError as exc:
             problems = [
                 Problem(
@@ -88,7 +89,7 @@ class Operation:
 
 @cache
 def _adapter(type_: type) -> TypeAdapter[object]:
-    return TypeAdapter(type_, config=ConfigDict(extra="forbid"))
+    return TypeAdapter(type_)
 
 
 _OPERATIONS: dict[str, Operation] = {}
@@ -97,10 +98,11 @@ _OPERATIONS: dict[str, Operation] = {}
 def operation(
     name: str,
     *,
-    scope: str,
+    scope: Scope,
     summary: str,
     needs_events: bool = False,
     creates: bool = False,
+    local: bool = False,
 ) -> Callable[[Callable[[Context, Any], object]], Callable[[Context, Any], object]]:
     """Register a function of (context, arguments) as an operation; the second parameter's
     annotation is its frozen dataclass of arguments.
@@ -113,7 +115,7 @@ def operation(
             raise Conflict(f"Operation {name} is registered twice.")
         arguments = _argument_type(function)
         _OPERATIONS[name] = Operation(
-            name, scope, summary, arguments, function, needs_events, creates
+            name, scope, summary, arguments, function, needs_events, creates, local
         )
         return function
 
