@@ -11,6 +11,7 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cached_property
 
 from meterpost.access.service import AccessService
@@ -22,19 +23,25 @@ from meterpost.config.workspace import Places, Workspace
 from meterpost.connectors import registry
 from meterpost.core.clock import Clock, SystemClock
 from meterpost.core.errors import Conflict, InvalidInput, NotFound
-from meterpost.core.ids import Ids, RandomIds, TargetId
+from meterpost.core.ids import CloseId, Ids, PriceId, RandomIds, TargetId
 from meterpost.ingest.checks import Checks
 from meterpost.ingest.personal import PersonalKeys
 from meterpost.ingest.service import Intake
 from meterpost.masterdata import service as masterdata
 from meterpost.masterdata.snapshot import MasterdataSnapshot
 from meterpost.metering.expressions import field_names, fields_read
+from meterpost.metering.model import Meter
 from meterpost.metering.ports import EventStore
 from meterpost.metering.service import Metering
 from meterpost.posting.config import ConnectionConfig, require_same_environment
 from meterpost.posting.connector import ErpConnector
 from meterpost.posting.model import Precision
 from meterpost.posting.service import Poster
+from meterpost.rating.model import Price
+from meterpost.reconcile.ledgers import Ledgers, RecomputedRow
+from meterpost.reconcile.proof import Prover
+from meterpost.reconcile.service import Reconciler
+from meterpost.reconcile.tracer import Tracer
 from meterpost.staging.review import Review
 from meterpost.staging.service import Staging
 from meterpost.storage.duckdb.store import DuckDbEventStore
@@ -45,11 +52,14 @@ from meterpost.storage.postgres.closes import PostgresCloses
 from meterpost.storage.postgres.database import Database
 from meterpost.storage.postgres.journal import PostgresJournal
 from meterpost.storage.postgres.journal_writer import JournalWriter
+from meterpost.storage.postgres.ledgers import PostgresLedgers
 from meterpost.storage.postgres.masterdata import PostgresMasterdata
 from meterpost.storage.postgres.posting import PostgresPostingStores
+from meterpost.storage.postgres.reconcile import PostgresReconcile
 from meterpost.storage.postgres.relay import PostgresRelay
 from meterpost.storage.postgres.staging import PostgresStaging
 from meterpost.storage.postgres.tokens import PostgresTokenVault
+from meterpost.storage.postgres.trace import PostgresTraces
 from meterpost.workflows.close import Closing, ClosingParts, Configuration
 from meterpost.workflows.model import Workflow
 
@@ -296,6 +306,60 @@ class Application:
     def sealer(self) -> Sealer:
         """Seals audit entries."""
         return Sealer(self.audit_store, self.checkpoints)
+
+    # Reconcile
+
+    @cached_property
+    def reconciler(self) -> Reconciler:
+        """Receipts against what the ERPs hold."""
+        return Reconciler(PostgresReconcile(self.database), self.clock)
+
+    @property
+    def tracer(self) -> Tracer:
+        """The chain of any reference; opens the event store."""
+        return Tracer(PostgresTraces(self.database), self.events, self._meters_of_close, self.vault)
+
+    @property
+    def prover(self) -> Prover:
+        """Runs closes and lines again; opens the event store."""
+        return Prover(
+            PostgresTraces(self.database), self.events, self._meters_of_close, _Prices(self)
+        )
+
+    @property
+    def ledgers(self) -> Ledgers:
+        """The four ledgers; opens the event store."""
+        return Ledgers(
+            PostgresLedgers(self.database),
+            self.events,
+            self._meters_of_close,
+            self._recompute,
+            self.workspace.meters,
+        )
+
+    def _recompute(self, close: CloseId) -> Iterator[RecomputedRow]:
+        for draft in self.closing.recompute(close):
+            meter, line, source, subject, start = draft.key
+            yield RecomputedRow(meter, line, source, subject, start, draft.quantity)
+
+    def _meters_of_close(self, config_digest: str) -> Mapping[str, Meter]:
+        with self.closes.begin() as store:
+            content = store.config(config_digest)
+        return {meter.id: meter for meter in from_snapshot(content).meters}
+
+
+class _Prices:
+    """`reconcile.proof.PriceBook`: prices as known at a revision, read once per revision."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._snapshots: dict[int, MasterdataSnapshot] = {}
+
+    def price(self, price_id: PriceId, at: datetime, rev: int) -> Price | None:
+        """The price in force at a moment as known at a revision."""
+        if rev not in self._snapshots:
+            self._snapshots[rev] = self._application.masterdata_snapshot(rev)
+        return self._snapshots[rev].price(price_id, at)
 
 
 def stored_configuration(

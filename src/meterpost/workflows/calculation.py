@@ -134,9 +134,13 @@ class Calculation:
         try:
             return Period.month(close.accounting_period)
         except ValueError:
-            return self.snapshot.accounting_period(
-                close.legal_entity, close.accounting_period
-            ).period
+            spans = [
+                period.period
+                for entity in self.snapshot.legal_entities()
+                for period in self.snapshot.accounting_periods(entity.id)
+                if period.id == close.accounting_period
+            ]
+            return min(spans)
 
     def _usage(self, spans: pa.Table) -> dict[tuple[str, str], LineUsage]:
         totals, segments = self._events.usage_of_lines(

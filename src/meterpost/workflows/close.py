@@ -206,7 +206,21 @@ class Closing:
         )
         return added
 
-    def calculation(self, close: Close, on_progress: OnProgress) -> Calculation:
+    def recompute(self, close: CloseId) -> Sequence[UsageDraft]:
+        """All usage of a close, from measurements alone and without its records.
+
+        Raises: NotFound.
+        """
+        with self._parts.stores.begin() as store:
+            found = store.get(close)
+        calculation = self.calculation(found, lambda what, done, total: None, exact=True)
+        if found.legal_entity == UNASSIGNED:
+            return calculation.unassigned()
+        return [line.draft for line in calculation.billed_lines()]
+
+    def calculation(
+        self, close: Close, on_progress: OnProgress, *, exact: bool = False
+    ) -> Calculation:
         """What the close's frame says, computed anew; nothing is stored."""
         parts = self._parts
         with parts.stores.begin() as store:
@@ -219,6 +233,7 @@ class Closing:
             parts.events,
             close,
             on_progress,
+            exact=exact,
         )
 
     def _finish(self, close: Close, on_progress: OnProgress) -> CloseReport:
