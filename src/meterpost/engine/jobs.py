@@ -35,6 +35,9 @@ class Backoff:
         return float(min(self.max_s, self.first_s * 2.0 ** min(failures - 1, 64)))
 
 
+#: The job without which accepted events only pile up.
+DRAIN = "drain"
+
 #: A job that needs a person is tried again this often, so that it goes on by itself afterwards.
 FAILED_RETRY_S = 60.0
 
@@ -137,7 +140,7 @@ class JobThread:
         self.status.state = "failed"
         self._metrics.job_failed.labels(self._job.name).set(1)
         if news:
-            _log.error("job_failed", job=self._job.name, why=str(error), exc_info=error)
+            _log.error("job_failed", job=self._job.name, why=str(error))
         return self._failed_retry_s
 
     def _note(self, error: Exception, outcome: str) -> None:
@@ -169,4 +172,4 @@ def drain_job(metering: Metering, stopping: threading.Event, *, interval_s: floa
         except _Stopping:
             return False
 
-    return Job("drain", run_once, interval_s)
+    return Job(DRAIN, run_once, interval_s)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable, MutableMapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping, Sequence
 from typing import Any
 
 from meterpost.core.errors import MeterpostError
@@ -34,7 +34,8 @@ def ops_app(
     """The three pages. ``readiness`` and ``metrics`` may block: they run in a thread.
 
     ``/healthz`` is 200 as long as this process answers; ``/readyz`` is 503 with the reasons as
-    JSON while something stands in the way, and tells how many events the engine is behind.
+    JSON while something stands in the way. It also tells what needs a person without being in
+    the way (``warnings``), and how many events the engine is behind.
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
@@ -48,13 +49,14 @@ def ops_app(
                 await _send(send, scope, 200, {"status": "ok"})
             case "/readyz":
                 reasons = await asyncio.to_thread(readiness)
-                listed = [{"part": each.part, "sentence": each.sentence} for each in reasons]
+                blocking = [each for each in reasons if each.blocking]
                 answer = {
-                    "status": "not ready" if listed else "ready",
-                    "reasons": listed,
+                    "status": "not ready" if blocking else "ready",
+                    "reasons": _listed(blocking),
+                    "warnings": _listed(each for each in reasons if not each.blocking),
                     "events_behind": backlog(),
                 }
-                await _send(send, scope, 503 if listed else 200, answer)
+                await _send(send, scope, 503 if blocking else 200, answer)
             case "/metrics":
                 text = await asyncio.to_thread(metrics)
                 await _send_bytes(
@@ -126,6 +128,10 @@ def measured(app: AsgiApp, metrics: EdgeMetrics, routes: Sequence[str]) -> AsgiA
             statuses[answered if answered in statuses else "5xx"].inc()
 
     return counting
+
+
+def _listed(reasons: Iterable[NotReady]) -> list[dict[str, str]]:
+    return [{"part": each.part, "sentence": each.sentence} for each in reasons]
 
 
 async def _send(send: Send, scope: Scope, status: int, content: object) -> None:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from meterpost.core.errors import MeterpostError
 from meterpost.engine.client import EngineClient
+from meterpost.engine.jobs import DRAIN
 from meterpost.engine.operate import STATUS
 from meterpost.storage.embedded import require_durable
 from meterpost.storage.postgres.database import Database
@@ -26,11 +27,12 @@ _ENGINE_TIMEOUT_S = 5.0
 @dataclass(frozen=True, slots=True)
 class NotReady:
     """One thing that stands in the way. ``part``: database, schema, durable, engine, job,
-    backlog.
+    backlog. One that is not ``blocking`` needs a person too, but events are taken and drained.
     """
 
     part: str
     sentence: str
+    blocking: bool = True
 
 
 class EdgeReadiness:
@@ -98,7 +100,8 @@ class EdgeReadiness:
         except MeterpostError as exc:
             return [NotReady("engine", str(exc))]
         return [
-            NotReady("job", f"{job['name']}: {job['problem']}")
+            # An ERP that lacks its secret is no reason to turn events away.
+            NotReady("job", f"{job['name']}: {job['problem']}", blocking=job["name"] == DRAIN)
             for job in status["jobs"]
             if job["state"] == "failed"
         ]

@@ -92,7 +92,8 @@ def installation_status(run_directory: RunDirectory, edge_url: str) -> Installat
     edge = _ready_page(f"{edge_url}/readyz") if supervised else None
     if edge is not None:
         known = set(reasons)
-        reasons += [each["sentence"] for each in edge["reasons"] if each["sentence"] not in known]
+        said = [each["sentence"] for each in (*edge["reasons"], *edge.get("warnings", ()))]
+        reasons += [sentence for sentence in said if sentence not in known]
     elif supervised:
         reasons.append(f"The edge does not answer at {edge_url}.")
     return InstallationStatus(supervised, state, engine, edge, tuple(reasons))

@@ -50,9 +50,17 @@ def test_readyz_gives_every_reason() -> None:
             {"part": "database", "sentence": "Down."},
             {"part": "engine", "sentence": "No."},
         ],
+        "warnings": [],
         "events_behind": 42,
     }
     assert get(app_with(), "/readyz")[0] == 200
+
+
+def test_what_only_a_person_can_mend_is_shown_but_turns_no_event_away() -> None:
+    """An ERP without its secret is a warning: the door stays open."""
+    status, body = get(app_with(NotReady("job", "post:erp: No secret.", blocking=False)), "/readyz")
+    assert status == 200
+    assert json.loads(body)["warnings"] == [{"part": "job", "sentence": "post:erp: No secret."}]
 
 
 def test_other_paths_and_methods_are_refused() -> None:
