@@ -9,6 +9,7 @@ from decimal import Decimal
 
 from meterpost.audit.model import AuditEntry
 from meterpost.core.clock import Clock
+from meterpost.core.crashpoints import reach
 from meterpost.core.ids import CloseId, PostingKeyParts, TransactionId
 from meterpost.core.period import zone_info
 from meterpost.core.problem import Problem
@@ -113,11 +114,11 @@ class Staging:
         now = self._clock.now()
         keys = [proposal.key for proposal in proposals]
         with self._stores.begin() as store:
-            known = store.latest_revisions(frame.purpose, keys)
-            if known:
-                store.lock_business_periods(frame.purpose, list(known))
-                known = store.latest_revisions(frame.purpose, list(known))
-            holdings = store.holdings(frame.purpose, list(known))
+            before = store.periods_staged(frame.purpose, keys)
+            if before:
+                store.lock_business_periods(frame.purpose, before)
+            known = store.latest_revisions(frame.purpose, before)
+            holdings = store.holdings(frame.purpose, before)
             revisions: list[tuple[Proposal, Revise, Holding, bool]] = []
             kept = waiting = 0
             for proposal in proposals:
@@ -144,6 +145,7 @@ class Staging:
                 now,
             )
             states = self._add(store, frame, revisions, now)
+            reach("close.batch.before_commit")
         return report.plus(kept, states, len(superseded), waiting)
 
     def _add(

@@ -337,6 +337,7 @@ class Closing:
                 store.open_exceptions(found, now)
                 store.advance(close.id, CloseState.COMPUTED, {"records": written}, now)
                 known = store.known_records(close)
+            reach("close.records.before_commit")
         return written, {key: record.id for key, record in known.items()}
 
     def _unassigned(self, close: Close) -> Close | None:
