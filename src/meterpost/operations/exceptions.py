@@ -34,9 +34,16 @@ from meterpost.workflows.close import Ask
 _SETTLED_BY_PERSON = frozenset({"conflicting_duplicate", "failed_measurement", "quarantined_event"})
 _ANSWERED = frozenset({"document_edited", "document_missing", "document_cancelled"})
 _RETRIED = frozenset({"rejected_by_erp", "attempts_exhausted"})
-_RECONCILED = frozenset({"stored_differently", "document_without_receipt"})
+_RECONCILED = frozenset({"stored_differently", "document_without_receipt", "duplicate_in_erp"})
 _LOOKED_AGAIN = frozenset(
-    {"probe_failing", "needs_person", "connection_credentials", "posted_twice", "closed_period"}
+    {
+        "closed_period",
+        "connection_credentials",
+        "connector_defect",
+        "late_answer",
+        "needs_person",
+        "probe_failing",
+    }
 )
 _POST_FOR_S = 30.0
 
