@@ -90,6 +90,11 @@ class Installation:
     def get(self, path: str) -> tuple[int, dict[str, Any]]:
         return self._request(urllib.request.Request(f"http://127.0.0.1:{self.port}{path}"))
 
+    def text(self, path: str) -> str:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{self.port}{path}", timeout=_WAIT_S) as answer:
+            return str(answer.read().decode())
+
     def send(self, count: int) -> None:
         """Send new events, again and again until they are accepted."""
         events = [

@@ -24,6 +24,11 @@ def test_events_go_through_and_a_restart_goes_on(with_key: Any) -> None:
     output, _ = status.communicate(timeout=60)
     assert '"events_behind": 0' in output
     assert '"name": "postgres"' in output
+    metrics = with_key.text("/metrics")
+    assert 'meterpost_events_received{outcome="accepted"} 500.0' in metrics
+    assert "meterpost_engine_up 1" in metrics
+    assert "meterpost_engine_drained_sequence 1.0" in metrics
+    assert "meterpost_edge_events_behind 0.0" in metrics
     said = with_key.down(up)
     assert f"http://127.0.0.1:{with_key.port}/v1/events" in said
     assert with_key.stored() == 500

@@ -15,7 +15,7 @@ from sqlalchemy import Select, func, select
 
 from meterpost.core.errors import Transient
 from meterpost.storage.postgres.database import Database
-from meterpost.storage.tables.ingest import QUARANTINE
+from meterpost.storage.tables.ingest import INTAKE_COUNT, QUARANTINE
 from meterpost.storage.tables.posting import CALL, RECEIPT
 from meterpost.storage.tables.staging import EXCEPTION, STAGED_TRANSACTION
 
@@ -40,6 +40,11 @@ def _by_label() -> dict[tuple[str, str, str], Select[Any]]:
         .where(CALL.c.outcome.is_(None))
         .group_by(CALL.c.connection),
     }
+
+
+def _intake() -> Select[Any]:
+    count = INTAKE_COUNT.c
+    return select(*(func.coalesce(func.sum(each), 0) for each in (count.accepted, count.invalid)))
 
 
 def _plain() -> dict[tuple[str, str], Select[Any]]:
@@ -89,6 +94,13 @@ class DatabaseFigures(Collector):
                 for value, count in connection.execute(query):
                     family.add_metric([value], count)
                 families.append(family)
+            door = GaugeMetricFamily(
+                "meterpost_events_received", "Events at the door, all told.", labels=["outcome"]
+            )
+            accepted, invalid = connection.execute(_intake()).one()
+            door.add_metric(["accepted"], accepted)
+            door.add_metric(["invalid"], invalid)
+            families.append(door)
             for (name, text), plain in _plain().items():
                 family = GaugeMetricFamily(name, text)
                 family.add_metric([], connection.execute(plain).scalar_one())

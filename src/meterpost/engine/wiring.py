@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -54,6 +55,20 @@ FATAL = (duckdb.FatalException, duckdb.InternalException)
 _SENDS_PER_ROUND = 20
 _SEAL_EVERY_S = 0.5
 _FORGET_EVERY_S = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class EdgeParts:
+    """What the API of one worker is made of. ``backlog`` answers from memory."""
+
+    application: Application
+    backlog: Backlog
+    engine: EngineClient
+    metrics: EdgeMetrics
+
+
+#: Makes the API, with a lifespan of its own; importable.
+MakeApi = Callable[[EdgeParts], AsgiApp]
 
 
 class WiredEngine:
@@ -151,14 +166,15 @@ def engine_process(root: Path, *, log_file: Path | None = None) -> NoReturn:
 
 def edge_process(
     root: Path,
-    make_api: Callable[[Application, Backlog, EngineClient], AsgiApp],
+    make_api: MakeApi,
     *,
     log_file: Path | None = None,
 ) -> None:
     """Be the edge of a workspace until SIGTERM.
 
-    ``make_api`` is importable; it makes what serves everything but the pages of `ops_app`, with
-    a lifespan of its own. Raises: MeterpostError where it cannot start.
+    ``make_api`` makes what serves everything but the pages of `ops_app`.
+
+    Raises: MeterpostError where it cannot start.
     """
     workspace = open_workspace(root)
     edge = workspace.settings.edge
@@ -168,7 +184,7 @@ def edge_process(
 
 def edge_app(
     root: Path,
-    make_api: Callable[[Application, Backlog, EngineClient], AsgiApp],
+    make_api: MakeApi,
     log_file: Path | None,
 ) -> AsgiApp:
     """The whole ASGI application of one worker, opened over the workspace's database."""
@@ -195,26 +211,29 @@ def edge_app(
         all_metrics(partial(exposition, metrics.registry), engine),
         backlog,
     )
-    api = make_api(application, backlog, engine)
+    api = make_api(EdgeParts(application, backlog, engine, metrics))
     backlog.start()
     stack.callback(backlog.stop)
     return measured(_Mounted(api, ops, stack.close), metrics, [*PATHS, "/v1/events", "/v1"])
 
 
-def events_api(application: Application, backlog: Backlog, _engine: EngineClient) -> AsgiApp:
+def events_api(parts: EdgeParts) -> AsgiApp:
     """``POST /v1/events`` alone, for an edge that takes events and nothing else."""
     from meterpost.api.events import EventsApp
 
+    application = parts.application
     writer = application.journal_writer()
     access, clock = application.access, application.clock
-    return EventsApp(
+    app = EventsApp(
         application.intake(writer),
         lambda token: access.authenticate(token, clock.now()),
-        backlog=backlog,
+        backlog=parts.backlog,
         start=writer.start,
         stop=writer.stop,
         ids=application.ids,
     )
+    parts.metrics.in_flight_bytes.set_function(lambda: app.in_flight_bytes)
+    return app
 
 
 class _Mounted:

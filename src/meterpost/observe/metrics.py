@@ -75,7 +75,7 @@ class EngineMetrics:
 
 
 class EdgeMetrics:
-    """What the edge counts: requests, events at the door, bytes in flight."""
+    """What the edge counts: requests, bytes in flight. Events are counted in the database."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry(auto_describe=True)
@@ -90,18 +90,6 @@ class EdgeMetrics:
             "How long an HTTP request took to be answered.",
             ["route"],
             buckets=_FAST_S,
-            registry=self.registry,
-        )
-        self.events_received = Counter(
-            "meterpost_edge_events_received",
-            "Events received; outcome: accepted, invalid.",
-            ["outcome"],
-            registry=self.registry,
-        )
-        self.events_refused = Counter(
-            "meterpost_edge_requests_refused",
-            "Requests of events refused as a whole; reason: too_large, busy, behind, malformed.",
-            ["reason"],
             registry=self.registry,
         )
         self.in_flight_bytes = Gauge(
