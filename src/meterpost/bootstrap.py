@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
@@ -86,6 +87,8 @@ class Application:
         )
         self._events: DuckDbEventStore | None = None
         self._connectors: dict[str, ErpConnector] = {}
+        # Posters and closes ask for connectors from threads of their own.
+        self._opening = threading.Lock()
 
     def close(self) -> None:
         """Let go of files and connections."""
@@ -262,14 +265,15 @@ class Application:
 
     def connector(self, name: str) -> ErpConnector:
         """The opened connector of a connection, made once per process."""
-        if name not in self._connectors:
-            config = self.connection(name)
-            values = {
-                key: resolve_secret(reference, self.workspace.root).reveal()
-                for key, reference in config.secrets.items()
-            }
-            self._connectors[name] = registry.open_erp(config, values)
-        return self._connectors[name]
+        with self._opening:
+            if name not in self._connectors:
+                config = self.connection(name)
+                values = {
+                    key: resolve_secret(reference, self.workspace.root).reveal()
+                    for key, reference in config.secrets.items()
+                }
+                self._connectors[name] = registry.open_erp(config, values)
+            return self._connectors[name]
 
     def precision(self, target: TargetId) -> Precision:
         """What the target's fields keep."""

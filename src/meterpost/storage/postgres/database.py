@@ -66,18 +66,19 @@ class Database:
             with self.engine.begin() as connection:
                 yield connection
         except OperationalError as exc:
-            raise Transient(
-                f"The database connection failed: {str(exc.orig).strip()}.", after_s=1.0
-            ) from exc
+            raise _broken(exc) from exc
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """A read-only transaction that sees one state throughout."""
-        with self.engine.connect() as connection:
-            connection = connection.execution_options(isolation_level="REPEATABLE READ")
-            with connection.begin():
-                connection.execute(text("SET TRANSACTION READ ONLY"))
-                yield connection
+        try:
+            with self.engine.connect() as connection:
+                connection = connection.execution_options(isolation_level="REPEATABLE READ")
+                with connection.begin():
+                    connection.execute(text("SET TRANSACTION READ ONLY"))
+                    yield connection
+        except OperationalError as exc:
+            raise _broken(exc) from exc
 
     def migrate(self) -> Sequence[str]:
         """Bring the schema to this version's; the names of the steps that ran.
@@ -107,9 +108,12 @@ class Database:
 
     def schema_is_current(self) -> bool:
         """Whether no migration is due."""
-        with self.engine.connect() as connection:
-            head = ScriptDirectory.from_config(self._alembic()).get_current_head()
-            return self._revision(connection) == head
+        try:
+            with self.engine.connect() as connection:
+                head = ScriptDirectory.from_config(self._alembic()).get_current_head()
+                return self._revision(connection) == head
+        except OperationalError as exc:
+            raise _broken(exc) from exc
 
     def dispose(self) -> None:
         """Close the pooled connections."""
@@ -127,6 +131,10 @@ class Database:
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
         return config
+
+
+def _broken(error: OperationalError) -> Transient:
+    return Transient(f"The database connection failed: {str(error.orig).strip()}.", after_s=1.0)
 
 
 def copy_rows(
