@@ -61,6 +61,12 @@ class StagingStore(Protocol):
         """Keep posting and other closes away from these until the transaction ends."""
         ...
 
+    def periods_staged(
+        self, purpose: str, keys: Sequence[BusinessPeriod]
+    ) -> Sequence[BusinessPeriod]:
+        """Those of them that have a revision."""
+        ...
+
     def latest_revisions(
         self, purpose: str, keys: Sequence[BusinessPeriod]
     ) -> Mapping[BusinessPeriod, PriorRevision]:

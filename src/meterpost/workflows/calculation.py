@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import pyarrow as pa
 
@@ -90,13 +90,12 @@ class Calculation:
         usage = self._usage(assignments(self.snapshot, lines))
         days = self._days_used([line for line in lines if _needs_days(line)])
         self._on_progress("lines", len(lines), len(lines))
+        price = lru_cache(maxsize=10_000)(self.snapshot.price)
         return [
             billed(
                 line,
                 self._draft(line, usage.get((line.key, line.meter or ""), _NO_USAGE)),
-                None
-                if line.price is None
-                else self.snapshot.price(line.price, line.in_force.start),
+                None if line.price is None else price(line.price, line.in_force.start),
                 days.get(line.key, 0),
             )
             for line in lines

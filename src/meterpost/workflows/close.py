@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
 
 import pyarrow.compute as pc
 
@@ -96,6 +97,8 @@ class Closing:
 
     def __init__(self, parts: ClosingParts) -> None:
         self._parts = parts
+        # Checking the period and calculating mostly read the same revision.
+        self._snapshot = lru_cache(maxsize=1)(parts.snapshot)
 
     def run(
         self,
@@ -137,7 +140,7 @@ class Closing:
         if latest is not None and (latest.state is not CloseState.STAGED or ask is Ask.LATEST):
             return latest
         # Read now, so that a period nobody knows is refused before anything is stored.
-        period = self._parts.snapshot(revision).accounting_period(entity, accounting_period).period
+        period = self._snapshot(revision).accounting_period(entity, accounting_period).period
         if period.end > self._parts.clock.now():
             raise Conflict(
                 f"{accounting_period} of {entity} ends {period.end:%Y-%m-%d %H:%M} UTC.",
@@ -229,7 +232,7 @@ class Closing:
         return Calculation(
             configuration.workflow,
             configuration.meters,
-            parts.snapshot(close.masterdata_rev),
+            self._snapshot(close.masterdata_rev),
             parts.events,
             close,
             on_progress,

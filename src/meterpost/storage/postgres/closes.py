@@ -227,7 +227,9 @@ class PostgresCloseStore:
                     "FROM generate_series(1, :count)"
                 ),
                 {"count": len(drafts)},
-            ).scalars()
+            )
+            .scalars()
+            .all()
         ]
         copy_rows(
             self.connection,

@@ -12,6 +12,7 @@ from sqlalchemy import (
     ColumnElement,
     Connection,
     Row,
+    bindparam,
     delete,
     func,
     insert,
@@ -20,7 +21,7 @@ from sqlalchemy import (
     tuple_,
     update,
 )
-from sqlalchemy.dialects.postgresql import distinct_on
+from sqlalchemy.dialects.postgresql import ARRAY, TEXT, TIMESTAMP, distinct_on
 from sqlalchemy.exc import IntegrityError
 
 from meterpost.audit.model import AuditEntry
@@ -88,6 +89,17 @@ class PostgresStagingStore:
             ),
             {"names": names},
         )
+
+    def periods_staged(
+        self, purpose: str, keys: Sequence[BusinessPeriod]
+    ) -> Sequence[BusinessPeriod]:
+        """By the unique index of revisions."""
+        statement = (
+            select(_T.business_key, _T.period_start)
+            .where(_T.purpose == purpose, _in_keys(keys))
+            .distinct()
+        )
+        return [(key, start) for key, start in self.connection.execute(statement)]
 
     def latest_revisions(
         self, purpose: str, keys: Sequence[BusinessPeriod]
@@ -230,7 +242,7 @@ class PostgresStagingStore:
         )
         return [
             TransactionId(id_)
-            for id_ in self.connection.execute(statement, {"count": count}).scalars()
+            for id_ in self.connection.execute(statement, {"count": count}).scalars().all()
         ]
 
     def add(
@@ -532,4 +544,10 @@ class PostgresStagingStore:
 
 
 def _in_keys(keys: Sequence[BusinessPeriod]) -> ColumnElement[bool]:
-    return tuple_(_T.business_key, _T.period_start).in_(list(keys))
+    # Two array parameters, whatever the number of keys: the statement is compiled once.
+    names, starts = [name for name, _ in keys], [start for _, start in keys]
+    wanted = func.unnest(
+        bindparam("names", names, type_=ARRAY(TEXT), unique=True),
+        bindparam("starts", starts, type_=ARRAY(TIMESTAMP(timezone=True)), unique=True),
+    ).table_valued("business_key", "period_start")
+    return tuple_(_T.business_key, _T.period_start).in_(select(wanted.render_derived()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from decimal import Decimal
@@ -125,7 +126,7 @@ def line_row(transaction: int, line: TransactionLine) -> tuple[object, ...]:
         line.amount,
         line.held,
         line.due,
-        canonical_json(line.working).decode(),
+        json.dumps(line.working, ensure_ascii=False),
         line.tax_category,
         line.revenue_account,
         line.service.start,
