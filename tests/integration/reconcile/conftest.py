@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -17,15 +17,11 @@ from sqlalchemy import Connection, select, text
 
 from meterpost.bootstrap import Application
 from meterpost.config.settings import Settings
-from meterpost.config.snapshot import from_snapshot
 from meterpost.config.workspace import Places, Workspace
 from meterpost.core.clock import ManualClock
 from meterpost.core.ids import (
-    UNASSIGNED,
-    CloseId,
     LegalEntityId,
     MeterId,
-    PriceId,
     TargetId,
     TransactionId,
 )
@@ -34,21 +30,14 @@ from meterpost.masterdata.importing import import_files
 from meterpost.metering.model import Aggregation, Meter
 from meterpost.posting.config import ConnectionConfig
 from meterpost.posting.model import ErpDocument
-from meterpost.rating.model import Price
 from meterpost.reconcile.balance import Balance
-from meterpost.reconcile.ledgers import Ledgers, RecomputedRow
+from meterpost.reconcile.ledgers import Ledgers
 from meterpost.reconcile.model import ReconcileReport
-from meterpost.reconcile.proof import Prover
-from meterpost.reconcile.service import Reconciler
-from meterpost.reconcile.tracer import Tracer
 from meterpost.staging.model import ApprovalPolicy, StagedTransaction, State
-from meterpost.storage.postgres.ledgers import PostgresLedgers, PostgresLedgerStore
-from meterpost.storage.postgres.reconcile import PostgresReconcile
-from meterpost.storage.postgres.trace import PostgresTraces
+from meterpost.storage.postgres.ledgers import PostgresLedgerStore
 from meterpost.storage.tables.staging import EXCEPTION, STAGED_TRANSACTION
 from meterpost.testing.fake_erp import FakeErp, FakeErpConnector
 from meterpost.testing.postgres import embedded_server, fresh_database
-from meterpost.workflows.calculation import Calculation
 from meterpost.workflows.close import Ask
 from meterpost.workflows.model import Workflow
 
@@ -132,40 +121,10 @@ class Bench:
         self.erp = erp
         self._files = files
         self._number = 0
-        database = app.database
-        self.reconciler = Reconciler(PostgresReconcile(database), clock)
-        self.tracer = Tracer(PostgresTraces(database), app.events, self.meters, app.vault)
-        self.prover = Prover(PostgresTraces(database), app.events, self.meters, self)
-        self.ledgers = Ledgers(
-            PostgresLedgers(database), app.events, self.meters, self.recompute, METERS
-        )
-
-    def meters(self, config_digest: str) -> Mapping[str, Meter]:
-        with self.app.closes.begin() as store:
-            found = from_snapshot(store.config(config_digest))
-        return {meter.id: meter for meter in found.meters}
-
-    def price(self, price_id: PriceId, at: datetime, rev: int) -> Price | None:
-        return self.app.masterdata_snapshot(rev).price(price_id, at)
-
-    def recompute(self, close: CloseId) -> Iterable[RecomputedRow]:
-        with self.app.closes.begin() as store:
-            frame = store.get(close)
-        calculation = Calculation(
-            self.app.workflow(frame.workflow),
-            self.meters(frame.config_digest),
-            self.app.masterdata_snapshot(frame.masterdata_rev),
-            self.app.events,
-            frame,
-            lambda what, done, total: None,
-            exact=True,
-        )
-        drafts = (
-            calculation.unassigned()
-            if frame.legal_entity == UNASSIGNED
-            else [line.draft for line in calculation.billed_lines()]
-        )
-        return [RecomputedRow(*draft.key, draft.quantity) for draft in drafts]
+        self.reconciler = app.reconciler
+        self.tracer = app.tracer
+        self.prover = app.prover
+        self.ledgers = app.ledgers
 
     def load(self, yaml: str) -> None:
         self._number += 1
@@ -252,7 +211,11 @@ class Bench:
             for statement in statements:
                 connection.execute(text(statement))
             found = Ledgers(
-                OneConnection(connection), self.app.events, self.meters, self.recompute, METERS
+                OneConnection(connection),
+                self.app.events,
+                self.app._meters_of_close,
+                self.app._recompute,
+                METERS,
             ).balance("2026-10")
             changes.rollback()
         return found

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any
 
-from sqlalchemy import Connection, Select, func, insert, select, update
+from sqlalchemy import Connection, Select, func, insert, select, text, update
 
 from meterpost.audit.model import AuditEntry
 from meterpost.core.canonical import to_plain
@@ -27,7 +27,7 @@ from meterpost.staging.model import Finding, State, require_transition
 from meterpost.storage.postgres import exceptions
 from meterpost.storage.postgres.audit import write_entry
 from meterpost.storage.postgres.database import Database
-from meterpost.storage.postgres.locks import lock_business_key
+from meterpost.storage.postgres.locks import business_key_lock
 from meterpost.storage.tables.posting import RECEIPT, RECEIPT_LINE
 from meterpost.storage.tables.staging import EXCEPTION, STAGED_TRANSACTION, TRANSITION
 
@@ -77,10 +77,16 @@ class PostgresReconcileStore:
             .join(RECEIPT, RECEIPT.c.transaction_id == _T.id)
             .where(RECEIPT.c.id == func.any(list(receipts)))
             .distinct()
-            .order_by(_T.purpose, _T.business_key)
-        ).all()
-        for purpose, business_key in keys:
-            lock_business_key(self.connection, purpose, business_key)
+        )
+        names = sorted({business_key_lock(purpose, key) for purpose, key in keys})
+        # The same order as staging's, so that two batches wait for each other and never in turn.
+        self.connection.execute(
+            text(
+                "SELECT pg_advisory_xact_lock(hashtextextended(name, 0)) "
+                "FROM unnest(CAST(:names AS text[])) AS name ORDER BY name"
+            ),
+            {"names": names},
+        )
         self.connection.execute(
             select(_T.id)
             .join(RECEIPT, RECEIPT.c.transaction_id == _T.id)
