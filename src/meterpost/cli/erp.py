@@ -40,8 +40,8 @@ def post_run(
     session: Session,
     connection: _Connection = None,
     seconds: Annotated[
-        float, typer.Option(min=0.1, max=3600, help="How long to wait for slow or failing ERPs.")
-    ] = 60.0,
+        int, typer.Option(min=1, max=3600, help="How long to wait for slow or failing ERPs.")
+    ] = 60,
 ) -> None:
     """Post what is approved until nothing is left to do, or the time is over.
 

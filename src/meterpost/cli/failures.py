@@ -57,7 +57,9 @@ def tell(error: BaseException) -> None:
         case KeyboardInterrupt():
             _line("Interrupted. What was stored before stays stored; run the command again.")
         case _:
-            _line(f"Error: meterpost failed unexpectedly: {type(error).__name__}: {error}")
+            # The first line only: a database's error goes on with the statement and its values.
+            first = (str(error).splitlines() or [""])[0][:300]
+            _line(f"Error: meterpost failed unexpectedly: {type(error).__name__}: {first}")
             _line("Hint: Run it again with --debug to see where, and report that.")
 
 

@@ -33,6 +33,7 @@ def register(app: typer.Typer) -> None:
     )(trace)
     command(app, "prove", example="meterpost prove transaction:17\nmeterpost prove close:3")(prove)
     command(app, "balance", example="meterpost balance 2026-10")(balance)
+    command(app, "overview", example="meterpost overview")(overview)
     audit = group(app, "audit", "The sealed log of who decided what.")
     command(audit, "list", example="meterpost audit list --action transaction.approved")(audit_list)
     command(audit, "verify", example="meterpost audit verify")(audit_verify)
@@ -133,6 +134,40 @@ def _balance(result: Mapping[str, Any]) -> None:
 
 def _filled(row: Mapping[str, Any]) -> list[str]:
     return [name for name, value in row["cells"].items() if Decimal(value) != 0]
+
+
+def overview(session: Session) -> None:
+    """Show events, closes, transactions, exceptions and the audit log in numbers.
+
+    What runs and how far it is behind is told by `meterpost status`.
+    """
+    session.show(session.call("status"), _overview)
+
+
+def _overview(result: Mapping[str, Any]) -> None:
+    figures = result["figures"]
+    show.pairs(
+        [
+            ("installation", f"{result['installation']} ({result['environment']})"),
+            ("you are", f"{result['user']}: {', '.join(result['roles']) or 'no roles'}"),
+            ("configuration", "applied" if result["config_applied"] else "not applied as it is"),
+            ("events accepted", show.quantity(figures["events_accepted"])),
+            ("events refused", show.quantity(figures["events_refused"])),
+            ("in quarantine", show.quantity(figures["quarantine_open"])),
+            ("master data", f"revision {figures['masterdata_revision']}"),
+            ("closes", show.counts(figures["closes"])),
+            ("open exceptions", show.counts(figures["exceptions_open"])),
+            ("audit entries", show.quantity(figures["audit_entries"])),
+        ]
+    )
+    show.say()
+    columns = [
+        show.text("state"),
+        show.number("transactions"),
+        show.money("due"),
+        show.text("currency"),
+    ]
+    show.table(columns, figures["transactions"], "No transactions.")
 
 
 def audit_list(
