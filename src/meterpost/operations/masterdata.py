@@ -233,18 +233,20 @@ def link(context: Context, asked: Link) -> object:
     """Another target known for that span gives way. Held usage flows on with the next close
     that is asked for as ``resolved``.
     """
+    carried = _as_carried(context, asked.kind, asked.external_id)
     with context.app.masterdata_store() as store:
         report = service.link(
             store,
             system=asked.system,
             kind=asked.kind,
-            external_id=_as_carried(context, asked.kind, asked.external_id),
+            external_id=carried,
             canonical_id=asked.canonical_id,
             actor=context.principal.user,
             now=context.app.clock.now(),
             valid_from=asked.valid_from,
             valid_to=asked.valid_to,
-            personal=asked.personal,
+            # What is a token already must not become the token of a token.
+            personal=asked.personal and carried == asked.external_id,
             tokens=SubjectTokens(context.app.vault),
             correlation_id=context.correlation_id,
         )

@@ -73,8 +73,7 @@ def _run(context: Context, connection: str, deadline: datetime) -> dict[str, obj
             if clock.now() >= deadline or (report.idle and not open_):
                 break
             if report.idle or report.paused is not None:
-                if report.next_at is None and report.idle:
-                    break
+                # Without a next moment of ours, another poster has what is left in hand.
                 wait = _WAIT_MAX_S
                 if report.next_at is not None:
                     if report.next_at >= deadline:
