@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from itertools import islice
 
 from meterpost.audit.model import AuditEntry
 from meterpost.core.clock import Clock
@@ -16,6 +17,7 @@ from meterpost.core.problem import Problem
 from meterpost.posting.model import Document
 from meterpost.staging.model import (
     ApprovalPolicy,
+    BusinessPeriod,
     Finding,
     Holding,
     Proposal,
@@ -81,24 +83,34 @@ class Staging:
     def stage(
         self,
         frame: StagingFrame,
-        proposals: Sequence[Proposal],
-        on_progress: Callable[[int, int], None] | None = None,
+        proposals: Iterable[Proposal],
+        on_progress: Callable[[int], None] | None = None,
     ) -> StagingReport:
         """Stage each proposal once; repeating it with the same proposals changes nothing.
 
-        Business periods that an earlier close staged and this one no longer proposes are
-        proposed empty, so that what was billed for them is credited.
+        Proposals are taken batch by batch, so that not all need to be in memory at once; the
+        progress is how many have been. Business periods that an earlier close staged and this
+        one no longer proposes are proposed empty, so that what was billed for them is credited.
         """
-        everything = [*proposals, *self._vanished(frame, proposals)]
         report = StagingReport(staged={})
-        for number, batch in enumerate(_batches(everything)):
+        done = 0
+        for batch in _batches(self._with_vanished(frame, proposals)):
             report = self._stage_batch(frame, batch, report)
+            done += len(batch)
             if on_progress is not None:
-                on_progress(min((number + 1) * BATCH, len(everything)), len(everything))
+                on_progress(done)
         return report
 
-    def _vanished(self, frame: StagingFrame, proposals: Sequence[Proposal]) -> list[Proposal]:
-        proposed = {proposal.key for proposal in proposals}
+    def _with_vanished(
+        self, frame: StagingFrame, proposals: Iterable[Proposal]
+    ) -> Iterator[Proposal]:
+        proposed: set[BusinessPeriod] = set()
+        for proposal in proposals:
+            proposed.add(proposal.key)
+            yield proposal
+        yield from self._vanished(frame, proposed)
+
+    def _vanished(self, frame: StagingFrame, proposed: Set[BusinessPeriod]) -> list[Proposal]:
         with self._stores.begin() as store:
             before = store.periods_staged_before(
                 frame.purpose, frame.legal_entity, frame.accounting_period, frame.close
@@ -324,6 +336,7 @@ def _empty(transaction: StagedTransaction, frame: StagingFrame) -> Proposal:
     )
 
 
-def _batches(proposals: Sequence[Proposal]) -> Iterator[Sequence[Proposal]]:
-    for start in range(0, len(proposals), BATCH):
-        yield proposals[start : start + BATCH]
+def _batches(proposals: Iterable[Proposal]) -> Iterator[Sequence[Proposal]]:
+    rest = iter(proposals)
+    while batch := list(islice(rest, BATCH)):
+        yield batch

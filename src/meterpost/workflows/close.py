@@ -272,17 +272,15 @@ class Closing:
         reach("close.records.after_commit")
         staging = parts.staging.stage(
             self._staging_frame(close, calculation),
-            list(
-                proposals(
-                    calculation.workflow,
-                    close.id,
-                    close.legal_entity,
-                    close.accounting_period,
-                    lines,
-                    ids,
-                )
+            proposals(
+                calculation.workflow,
+                close.id,
+                close.legal_entity,
+                close.accounting_period,
+                lines,
+                ids,
             ),
-            lambda done, total: on_progress("transactions", done, total),
+            lambda done: on_progress("transactions", done, None),
         )
         counts: dict[str, object] = {
             "lines": len(lines),
