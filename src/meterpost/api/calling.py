@@ -40,10 +40,9 @@ from meterpost.storage.postgres.access import PostgresIdempotencyStore
 #: The longest silence of the engine that is waited through, for what reads and what creates.
 READ_TIMEOUT_S = 120.0
 CREATE_TIMEOUT_S = 3_600.0
-#: Threads that wait for the engine, that read, that write; the database has its own bound.
-ENGINE_THREADS = 32
-READ_THREADS = 8
-WRITE_THREADS = 8
+#: Threads by what they do, so that one kind cannot keep the others waiting: look keys up, wait
+#: for the engine, wait for an ERP, everything else.
+THREADS: Mapping[str, int] = {"keys": 4, "engine": 32, "slow": 4, "short": 8}
 #: Requests that wait for a thread of one kind; more are asked to come again.
 WAITING_MAX = 200
 
@@ -103,7 +102,7 @@ class Calls:
                 hint="Send `Authorization: Bearer mp_<id>.<secret>`.",
             )
         now = self._application.clock.now()
-        found = await self._in_thread("read", partial(self._keys.authenticate, token, now))
+        found = await self._in_thread("keys", partial(self._keys.authenticate, token, now))
         return found, token
 
     async def answer(
@@ -113,14 +112,14 @@ class Calls:
         *,
         key: str | None = None,
         request_hash: str = "",
+        slow: bool = False,
     ) -> Answer:
         """The answer to a request; with an Idempotency-Key, the first one given to it.
 
         Raises: what the operation raises; Conflict while the first request is being carried
         out; KeyReused where the key stands for another request.
         """
-        operation = asked.operation
-        kind = "engine" if operation.needs_events else "write" if operation.creates else "read"
+        kind = "engine" if asked.operation.needs_events else "slow" if slow else "short"
         if key is None:
             return await self._in_thread(kind, lambda: present(self._run(asked)))
         return await self._in_thread(kind, partial(self._once, asked, present, key, request_hash))
@@ -129,8 +128,7 @@ class Calls:
         # Made in the event loop that uses them.
         limiter = self._limiters.get(kind)
         if limiter is None:
-            threads = {"engine": ENGINE_THREADS, "read": READ_THREADS, "write": WRITE_THREADS}
-            limiter = self._limiters[kind] = anyio.CapacityLimiter(threads[kind])
+            limiter = self._limiters[kind] = anyio.CapacityLimiter(THREADS[kind])
         if limiter.statistics().tasks_waiting >= WAITING_MAX:
             raise Throttled("Too many requests are waiting.", hint="Ask again later.", after_s=2.0)
         return await anyio.to_thread.run_sync(work, limiter=limiter)

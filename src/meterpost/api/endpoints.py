@@ -160,6 +160,7 @@ class Endpoints:
         return await self._calls.answer(
             asked,
             partial(_present, route, request.url.path, query, correlation_id),
+            slow=route.slow,
             key=key if operation.creates else None,
             request_hash=_digest(route.method, request.url.path, query, media_type, body),
         )

@@ -9,6 +9,7 @@ import msgspec
 import structlog
 from sqlalchemy.exc import DataError, DBAPIError, OperationalError
 
+from meterpost.access.model import Scope
 from meterpost.core.errors import (
     Conflict,
     InvalidInput,
@@ -141,8 +142,13 @@ def problem_answer(exc: Exception, correlation_id: str, scope: str | None = None
             for each in error.problems[:PROBLEMS_MAX]
         ]
         members["problems_total"] = len(error.problems)
-    if status == 403 and scope is not None and scope in error.sentence:
-        members["scope"] = scope
+    if status == 403:
+        # The operation may ask for more than its own scope; the sentence says for which.
+        scope = next(
+            (each.value for each in Scope if error.sentence.find(f"scope {each}") >= 0), None
+        )
+        if scope is not None:
+            members["scope"] = scope
     return Answer(status, msgspec.json.encode(members), _headers(status, error, scope))
 
 
@@ -152,7 +158,7 @@ def _ours(exc: Exception) -> MeterpostError | None:
             return exc
         case DataError():
             # The last door: a value that passed every check and still is none of the database's.
-            _log.warning("value_refused_by_database", exc_info=exc)
+            _log.warning("value_refused_by_database", why=str(exc.orig))
             return InvalidInput("A value of the request is outside what can be stored.")
         case OperationalError():
             return Transient("The database connection failed.", after_s=1.0)

@@ -33,6 +33,7 @@ class Shape:
 class Route:
     """One method on one path. ``status`` is that of success.
 
+    ``slow``: it may wait for an ERP or read all there is, for minutes.
     ``uploads``: the body may be a CSV or YAML file itself. ``secret``: the answer must not be
     kept, so an Idempotency-Key is refused. ``lists``: the answer is ``{items, next}``.
     """
@@ -43,6 +44,7 @@ class Route:
     tag: str
     status: int = 200
     shape: Shape | None = None
+    slow: bool = False
     uploads: bool = False
     secret: bool = False
     lists: bool = False
@@ -296,8 +298,8 @@ ROUTES: tuple[Route, ...] = (
         example={"reason": "the subject was linked"},
     ),
     # Posting
-    Route("POST", "/v1/posting/run", "post.run", "Posting", example={"seconds": 30}),
-    Route("GET", "/v1/posting/check", "post.check", "Posting", lists=True),
+    Route("POST", "/v1/posting/run", "post.run", "Posting", slow=True, example={"seconds": 30}),
+    Route("GET", "/v1/posting/check", "post.check", "Posting", slow=True, lists=True),
     Route("GET", "/v1/posting/doubts", "post.doubts", "Posting", lists=True),
     Route(
         "POST",
@@ -308,12 +310,17 @@ ROUTES: tuple[Route, ...] = (
     ),
     # Proof
     Route(
-        "POST", "/v1/reconciliations", "reconcile.run", "Proof", example={"connection": "sandbox"}
+        "POST",
+        "/v1/reconciliations",
+        "reconcile.run",
+        "Proof",
+        slow=True,
+        example={"connection": "sandbox"},
     ),
     Route("GET", "/v1/trace/{ref:path}", "trace", "Proof"),
     Route("GET", "/v1/proofs/{ref:path}", "prove", "Proof"),
     Route("GET", "/v1/balance/{period}", "balance", "Proof"),
-    Route("GET", "/v1/audit/verification", "audit.verify", "Audit"),
+    Route("GET", "/v1/audit/verification", "audit.verify", "Audit", slow=True),
     Route("GET", "/v1/audit", "audit.list", "Audit", lists=True),
     # People
     Route("GET", "/v1/users", "users.list", "People", lists=True),
