@@ -23,11 +23,14 @@ setup: $(VENV)/.ready  ## The environment, from hash-locked packages
 demo: setup  ## The main job on real data (ERP=sandbox or ERP=tryton)
 	$(BIN)/python examples/demo/run.py --erp $(ERP)
 
+# Tryton's environment is made once, so its tests run in one process.
 test: setup  ## All tests but the long tiers
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not tryton"
+	$(BIN)/python -m pytest -m "tryton and not slow"
 
 test-full: setup  ## All tests, the long tiers too
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not tryton"
+	$(BIN)/python -m pytest -m tryton
 
 check: setup  ## Format, lint, types, import directions, spelling
 	$(BIN)/ruff format --check .

@@ -1,4 +1,4 @@
-"""The main job on real data, by meterpost's own commands: usage in, invoices out, every number proved.
+"""The main job on real data, by meterpost's own commands: usage in, invoices out, all proved.
 
 Run by `make demo` (the sandbox ERP) and `make demo ERP=tryton` (a real Tryton). Everything it
 makes lies in .demo/ and is made anew each time.
@@ -232,8 +232,10 @@ def sandbox_erp() -> Iterator[str]:
     log = STATE / "erp.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*program, "serve", "--ledger", ledger, "--token-file", token]
-            + ["--port-file", port, "--seed", "7", "--faults", json.dumps(FAULTS)],
+            [
+                *(*program, "serve", "--ledger", ledger, "--token-file", token),
+                *("--port-file", port, "--seed", "7", "--faults", json.dumps(FAULTS)),
+            ],
             stdout=output,
             stderr=subprocess.STDOUT,
         )
@@ -278,7 +280,8 @@ def tryton_erp() -> Iterator[None]:
                 "connector: tryton\nenvironment: sandbox\n"
                 f"url: {config.url}\n"
                 "secrets:\n  password: {file: secrets/erp-password}\n"
-                f"options: {{database: {erp.database}, username: integration, quantity_decimals: 6}}\n"
+                f"options: {{database: {erp.database}, username: integration, "
+                "quantity_decimals: 6}\n"
                 "timeout_s: 20\nrequest_limit_s: 20\nmargin_s: 1\n"
             )
             console.print(f"[dim]Tryton answers at {config.url}[/dim]")
@@ -295,8 +298,10 @@ def oracle() -> None:
     )
     sys.stdout.flush()
     subprocess.run(
-        [sys.executable, "-m", "meterpost_sandbox", "oracle", STATE / "erp.sqlite"]
-        + ["--expected", expected],
+        [
+            *(sys.executable, "-m", "meterpost_sandbox"),
+            *("oracle", STATE / "erp.sqlite", "--expected", expected),
+        ],
         check=True,
     )
 
