@@ -1,0 +1,1 @@
+"""Figures and ratios of speed and memory: `python -m bench` (docs/performance.md)."""
