@@ -228,14 +228,17 @@ def url(session: Session) -> None:
     An embedded server has to be running (`meterpost up`).
     """
     workspace = session.workspace
-    if workspace.settings.database.embedded:
-        server = EmbeddedPostgres(workspace.places.postgres)
-        if not server.is_running():
+    if not workspace.settings.database.embedded:
+        with database_of(workspace) as dsn:
+            session.show({"url": dsn}, lambda shown: show.say(shown["url"]))
+        return
+    with EmbeddedPostgres(workspace.places.postgres) as server:
+        # One that was started for this question alone is gone when the answer is read.
+        if server.owner:
             raise Conflict(
                 "The embedded server is not running.", hint="Start it with `meterpost up`."
             )
-    with database_of(workspace) as dsn:
-        session.show({"url": dsn}, lambda shown: show.say(shown["url"]))
+        session.show({"url": server.dsn()}, lambda shown: show.say(shown["url"]))
 
 
 def require_answer(given: bool, question: str) -> None:

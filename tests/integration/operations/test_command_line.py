@@ -275,3 +275,8 @@ def test_the_environment_can_hold_the_key(workspace: Any, story: dict[str, Any])
     )
     assert result.exit_code == 5
     assert "vera may not do this" in result.stderr
+
+
+def test_the_database_can_be_asked_by_others(workspace: Any) -> None:
+    """The URL of a running server is printed, for psql and backups."""
+    assert workspace.json("db", "url")["url"].startswith("postgresql://")
