@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from fastapi import FastAPI
@@ -20,6 +20,10 @@ from meterpost.bootstrap import Application
 from meterpost.core.errors import MeterpostError
 from meterpost.engine.ops import PATHS, AsgiApp
 from meterpost.ingest.ports import Backlog
+from meterpost.observe.metrics import EdgeMetrics
+
+if TYPE_CHECKING:
+    from meterpost.engine.wiring import EdgeParts
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -35,6 +39,7 @@ def create_app(
     *,
     backlog: Backlog = lambda: 0,
     ops: AsgiApp | None = None,
+    metrics: EdgeMetrics | None = None,
 ) -> AsgiApp:
     """The API over an application and its engine.
 
@@ -51,13 +56,15 @@ def create_app(
         stop=writer.stop,
         ids=application.ids,
     )
+    if metrics is not None:
+        metrics.in_flight_bytes.set_function(lambda: events.in_flight_bytes)
     rest = Endpoints(Calls(application, engine), application.ids)
     return _Dispatcher(events, rest.app(), rest, ops)
 
 
-def http_api(application: Application, backlog: Backlog, engine: EngineTransport) -> AsgiApp:
-    """`create_app` in the form that the edge process asks for."""
-    return create_app(application, engine, backlog=backlog)
+def http_api(parts: EdgeParts) -> AsgiApp:
+    """`create_app` in the form that the edge process asks for, which serves ``ops`` itself."""
+    return create_app(parts.application, parts.engine, backlog=parts.backlog, metrics=parts.metrics)
 
 
 class _Dispatcher:

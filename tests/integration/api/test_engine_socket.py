@@ -12,13 +12,14 @@ import pytest
 from meterpost.access.model import Principal, Scope
 from meterpost.api.app import create_app, http_api
 from meterpost.bootstrap import Application
+from meterpost.engine.backlog import Backlog, PostgresJournalCounts
 from meterpost.engine.client import EngineClient
 from meterpost.engine.operate import Operate
 from meterpost.engine.ops import ops_app
 from meterpost.engine.run_dir import RunDirectory
 from meterpost.engine.socket import SocketServer
-from meterpost.engine.wiring import WiredEngine
-from meterpost.observe.metrics import EngineMetrics
+from meterpost.engine.wiring import EdgeParts, WiredEngine
+from meterpost.observe.metrics import EdgeMetrics, EngineMetrics
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +78,9 @@ def test_without_an_engine_the_rest_answers(
     make_client: Callable[..., Any],
 ) -> None:
     """503 with Retry-After for what needs the engine, answers for what does not."""
-    http = make_client(http_api(application, lambda: 0, EngineClient(run_directory)))
+    engine = EngineClient(run_directory)
+    backlog = Backlog(PostgresJournalCounts(application.database), run_directory.engine_state)
+    http = make_client(http_api(EdgeParts(application, backlog, engine, EdgeMetrics())))
     token = _key(application, admin, Scope.USAGE_READ, Scope.TRANSACTIONS_READ)
     response = http("GET", "/v1/usage?meter=calls&period=2026-10", token)
     assert response.status_code == 503
