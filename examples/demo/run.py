@@ -282,7 +282,7 @@ def tryton_erp() -> Iterator[None]:
                 "secrets:\n  password: {file: secrets/erp-password}\n"
                 f"options: {{database: {erp.database}, username: integration, "
                 "quantity_decimals: 6}\n"
-                "timeout_s: 20\nrequest_limit_s: 20\nmargin_s: 1\n"
+                "timeout_s: 60\nrequest_limit_s: 60\nmargin_s: 1\n"
             )
             console.print(f"[dim]Tryton answers at {config.url}[/dim]")
             yield

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, text
 from sqlalchemy.exc import OperationalError
 
 from meterpost.core.errors import Conflict, Transient
 from meterpost.storage.tables import METADATA, SCHEMA
+
+# Alembic is imported where it is used: every command opens a database, few migrate one.
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _MIGRATIONS = Path(__file__).parent.parent / "migrations"
 
@@ -85,6 +85,9 @@ class Database:
 
         Raises: Conflict when the database was migrated by a newer meterpost.
         """
+        from alembic import command
+        from alembic.script import ScriptDirectory
+
         config = self._alembic()
         with self.engine.begin() as connection:
             connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {SCHEMA}"))
@@ -108,6 +111,8 @@ class Database:
 
     def schema_is_current(self) -> bool:
         """Whether no migration is due."""
+        from alembic.script import ScriptDirectory
+
         try:
             with self.engine.connect() as connection:
                 head = ScriptDirectory.from_config(self._alembic()).get_current_head()
@@ -121,6 +126,8 @@ class Database:
 
     @staticmethod
     def _revision(connection: Connection) -> str | None:
+        from alembic.runtime.migration import MigrationContext
+
         context = MigrationContext.configure(
             connection, opts={"version_table_schema": SCHEMA, "version_table": "schema_version"}
         )
@@ -128,6 +135,8 @@ class Database:
 
     @staticmethod
     def _alembic() -> Config:
+        from alembic.config import Config
+
         config = Config()
         config.set_main_option("script_location", str(_MIGRATIONS))
         return config
