@@ -2,103 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated
 
 from pydantic import Field
 
 from meterpost.access.model import Scope, require
-from meterpost.bootstrap import Application, stored_configuration
-from meterpost.config.snapshot import from_snapshot
 from meterpost.core.errors import InvalidInput, NotFound
-from meterpost.core.ids import UNASSIGNED, CloseId, PriceId
-from meterpost.metering.model import Meter
 from meterpost.operations.arguments import AccountingPeriod, ExternalId, Name
 from meterpost.operations.connections import connection_names
 from meterpost.operations.registry import Context, operation
-from meterpost.rating.model import Price
-from meterpost.reconcile.ledgers import Ledgers, RecomputedRow
 from meterpost.reconcile.model import DocumentReport, ReconcileReport
-from meterpost.reconcile.proof import Prover
-from meterpost.reconcile.service import Reconciler
 from meterpost.reconcile.trace_text import trace_lines
-from meterpost.reconcile.tracer import Tracer
-from meterpost.storage.postgres.ledgers import PostgresLedgers
-from meterpost.storage.postgres.reconcile import PostgresReconcile
-from meterpost.storage.postgres.trace import PostgresTraces
-from meterpost.workflows.calculation import Calculation
 
 #: Transactions proved by one request.
 PROVED_MAX = 200
-
-
-class Witness:
-    """What tracing, proving and balancing read: stored configurations and master data."""
-
-    def __init__(self, app: Application) -> None:
-        self._app = app
-        self._meters: dict[str, Mapping[str, Meter]] = {}
-
-    def meters(self, config_digest: str) -> Mapping[str, Meter]:
-        """The meters of a stored configuration."""
-        if config_digest not in self._meters:
-            with self._app.closes.begin() as store:
-                found = from_snapshot(store.config(config_digest))
-            self._meters[config_digest] = {meter.id: meter for meter in found.meters}
-        return self._meters[config_digest]
-
-    def price(self, price_id: PriceId, at: datetime, rev: int) -> Price | None:
-        """The price in force at a moment, as known at a revision."""
-        return self._app.masterdata_snapshot(rev).price(price_id, at)
-
-    def recompute(self, close: CloseId) -> Iterable[RecomputedRow]:
-        """Every usage of a close's frame, computed anew from measurements."""
-        app = self._app
-        with app.closes.begin() as store:
-            frame = store.get(close)
-            content = store.config(frame.config_digest)
-        configuration = stored_configuration(frame.config_digest, content, frame.workflow)
-        calculation = Calculation(
-            configuration.workflow,
-            configuration.meters,
-            app.masterdata_snapshot(frame.masterdata_rev),
-            app.events,
-            frame,
-            lambda what, done, total: None,
-            exact=True,
-        )
-        drafts = (
-            calculation.unassigned()
-            if frame.legal_entity == UNASSIGNED
-            else [line.draft for line in calculation.billed_lines()]
-        )
-        return [RecomputedRow(*draft.key, draft.quantity) for draft in drafts]
-
-    @property
-    def tracer(self) -> Tracer:
-        """Follows references."""
-        app = self._app
-        return Tracer(PostgresTraces(app.database), app.events, self.meters, app.vault)
-
-    @property
-    def prover(self) -> Prover:
-        """Runs closes, records and transactions again."""
-        app = self._app
-        return Prover(PostgresTraces(app.database), app.events, self.meters, self)
-
-    @property
-    def ledgers(self) -> Ledgers:
-        """Balances accounting periods."""
-        app = self._app
-        return Ledgers(
-            PostgresLedgers(app.database),
-            app.events,
-            self.meters,
-            self.recompute,
-            app.workspace.meters,
-        )
 
 
 @dataclass(frozen=True)
@@ -121,12 +39,11 @@ def run_reconcile(context: Context, asked: RunReconcile) -> object:
 def reconcile_all(context: Context, connection: str | None) -> dict[str, object]:
     """The report of each connection, as plain JSON."""
     app = context.app
-    reconciler = Reconciler(PostgresReconcile(app.database), app.clock)
     reports = []
     for name in connection_names(context, connection):
         config = app.connection(name)
         reports.append(
-            reconciler.run(
+            app.reconciler.run(
                 config.name,
                 app.connector(name),
                 on_progress=lambda done, total: context.progress("documents", done, total),
@@ -191,7 +108,7 @@ def trace(context: Context, asked: TraceReference) -> object:
     """``text`` is the same as a tree for people."""
     if asked.reveal:
         require(context.principal, Scope.MASTERDATA_WRITE)
-    found = Witness(context.app).tracer.trace(
+    found = context.app.tracer.trace(
         asked.ref, source=asked.source, events_max=asked.events, reveal=asked.reveal
     )
     return {**found.to_plain(), "text": trace_lines(found)}
@@ -215,7 +132,7 @@ class ProveReference:
 )
 def prove(context: Context, asked: ProveReference) -> object:
     """``proved`` is false with any difference; each names what is stored and what came out."""
-    witness = Witness(context.app)
+    witness = context.app
     kind, _, name = asked.ref.partition(":")
     if kind in {"record", "close"} and not name.isdigit():
         raise InvalidInput(f"{asked.ref!r} names no {kind}.", hint=f"Write {kind}:4711.")
@@ -258,4 +175,4 @@ class BalancePeriod:
 )
 def balance(context: Context, asked: BalancePeriod) -> object:
     """``unexplained`` is 0 where everything is accounted for."""
-    return Witness(context.app).ledgers.balance(asked.period, asked.entities).to_plain()
+    return context.app.ledgers.balance(asked.period, asked.entities).to_plain()
