@@ -1,4 +1,4 @@
-"""Speed and memory, measured: `python -m bench [--quick] [--only NAME] [--json FILE]`."""
+"""Speed and memory, measured: `python -m bench [--quick] [--only NAME]` (docs/performance.md)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,15 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.measure import ROOT, Figure, clean_up_when_terminated, progress, table
+from bench.measure import (
+    ROOT,
+    Figure,
+    clean_up_when_terminated,
+    details,
+    progress,
+    table,
+    with_figures,
+)
 
 #: Name → (module, arguments, arguments with --quick).
 BENCHES: dict[str, tuple[str, Sequence[str], Sequence[str]]] = {
@@ -60,6 +68,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a tenth of the size and less")
     parser.add_argument("--only", action="append", choices=list(BENCHES), help="can be repeated")
+    parser.add_argument("--page", type=Path, help="replace the figures in this Markdown page")
     parser.add_argument("--json", type=Path, help="write the figures with all notes here")
     options = parser.parse_args()
     clean_up_when_terminated()
@@ -79,9 +88,20 @@ def main() -> None:
                 "figures": [figure.to_plain() for figure in figures],
             }
             options.json.write_text(json.dumps(plain, indent=1, default=str) + "\n")
-    print(", ".join(f"{name} {value}" for name, value in context.items()))
-    print("load before each:", ", ".join(f"{name} {value}" for name, value in load.items()))
-    print(table(figures))
+    text = "\n\n".join(
+        (
+            ", ".join(f"{name} {value}" for name, value in context.items())
+            + (", `--quick`." if options.quick else ", full size."),
+            "Load average before each: "
+            + ", ".join(f"{name} {value}" for name, value in load.items())
+            + ".",
+            table(figures),
+            "\n".join(details(figures)),
+        )
+    )
+    print(text)
+    if options.page:
+        options.page.write_text(with_figures(options.page.read_text(), text))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,9 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 
+#: A page's figures stand between these lines.
+BEGIN, END = "<!-- figures: begin -->", "<!-- figures: end -->"
+
 
 @dataclass(frozen=True, slots=True)
 class Figure:
@@ -74,7 +77,7 @@ def table(figures: Sequence[Figure]) -> str:
                 f"{number(each.median)} {each.unit}",
                 f"{number(min(each.runs))} – {number(max(each.runs))}",
                 number(statistics.median(each.floor)) if each.floor else "",
-                "" if ratio is None else f"{ratio:.2f}",
+                "" if ratio is None else f"{ratio:.2g}",
                 "" if each.aim is None else number(each.aim),
                 "" if reached is None else ("yes" if reached else "**no**"),
             )
@@ -86,6 +89,34 @@ def table(figures: Sequence[Figure]) -> str:
     ]
     lines.insert(1, "|" + "|".join("-" * (width + 2) for width in widths) + "|")
     return "\n".join(lines)
+
+
+def details(figures: Sequence[Figure]) -> Iterator[str]:
+    """A Markdown item per figure that has notes."""
+    for figure in figures:
+        if figure.notes:
+            yield f"- {figure.name}: {_listed(figure.notes)}"
+
+
+def _listed(notes: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{name} ({_listed(value)})"
+        if isinstance(value, dict)
+        else f"{name} {number(value) if isinstance(value, float) else value}"
+        for name, value in notes.items()
+    )
+
+
+def with_figures(page: str, text: str) -> str:
+    """The page with the text between its two marks.
+
+    Raises: ValueError when it lacks one of them.
+    """
+    before, _, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not end:
+        raise ValueError(f"the page needs the lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
 
 
 def number(value: float) -> str:

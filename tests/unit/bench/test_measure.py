@@ -72,3 +72,15 @@ def test_numbers_show_the_digits_that_mean_something(value: float, text: str) ->
     from bench.measure import number
 
     assert number(value) == text
+
+
+def test_a_page_gets_new_figures_and_keeps_the_rest() -> None:
+    """Running twice replaces the figures; a page without marks is refused."""
+    from bench.measure import BEGIN, END, with_figures
+
+    page = f"before\n{BEGIN}\nold\n{END}\nafter\n"
+    once = with_figures(page, "new")
+    assert once == f"before\n{BEGIN}\n\nnew\n\n{END}\nafter\n"
+    assert with_figures(once, "new") == once
+    with pytest.raises(ValueError, match="figures"):
+        with_figures("nothing", "new")
