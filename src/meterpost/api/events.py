@@ -31,7 +31,7 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Authenticator = Callable[[str], Principal]
 
 #: A revoked key works for this long at most.
-REMEMBER_KEY_S = 10.0
+REMEMBER_KEY_S = 5.0
 _KEYS_REMEMBERED_MAX = 1_000
 #: Bodies above are checked in a thread, so that others are not kept waiting.
 _INLINE_BYTES_MAX = 200_000

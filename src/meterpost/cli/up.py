@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +16,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from meterpost.cli.command import DEBUG, WORKSPACE, help_of
+from meterpost.cli.failures import exit_code, tell
 from meterpost.config import Workspace, find_workspace, open_workspace, resolve_secret
 from meterpost.config.settings import variable_of
 from meterpost.core.crashpoints import ENVIRONMENT_VARIABLE as CRASHPOINT
@@ -224,24 +228,31 @@ def _environment(overrides: Mapping[str, str]) -> dict[str, str]:
 
 # -- commands ---------------------------------------------------------------------------------
 
-_WorkspaceOption = Annotated[
-    Path | None, typer.Option("--workspace", "-w", help="The workspace's folder.")
-]
 _LogFileOption = Annotated[
     Path | None, typer.Option(help="Write the log there instead of standard error.")
 ]
 
 
+_UP_EXAMPLE = """
+meterpost up
+meterpost up --migrate --set edge.port=9000
+"""
+_STATUS_EXAMPLE = """
+meterpost status
+meterpost status --json
+"""
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this file to the command line."""
-    app.command("up")(up_command)
-    app.command("status")(status_command)
+    app.command("up", help=help_of(up_command, _UP_EXAMPLE))(up_command)
+    app.command("status", help=help_of(status_command, _STATUS_EXAMPLE))(status_command)
     app.command("engine", hidden=True)(engine_command)
     app.command("edge", hidden=True)(edge_command)
 
 
 def up_command(
-    workspace: _WorkspaceOption = None,
+    workspace: WORKSPACE = None,
     migrate: Annotated[
         bool, typer.Option(help="Migrate a database given by URL before starting.")
     ] = False,
@@ -252,12 +263,13 @@ def up_command(
         list[str] | None,
         typer.Option(hidden=True, help="Tests: CHILD=POINT kills the child's first run there."),
     ] = None,
+    debug: DEBUG = False,
 ) -> None:
     """Run PostgreSQL, the engine and the edge until Ctrl-C or SIGTERM.
 
     Start it again and it goes on where it was. Logs are in .meterpost/log of the workspace.
     """
-    with _failing_clearly():
+    with _failing_clearly(debug=debug):
         code = up(
             find_workspace(workspace),
             migrate=migrate,
@@ -269,14 +281,15 @@ def up_command(
 
 
 def status_command(
-    workspace: _WorkspaceOption = None,
+    workspace: WORKSPACE = None,
     as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    debug: DEBUG = False,
 ) -> None:
     """Show which processes run, what the engine does, and how far it is behind.
 
     Ends with 0 when everything is ready, else with 1.
     """
-    with _failing_clearly():
+    with _failing_clearly(debug=debug):
         opened = open_workspace(find_workspace(workspace))
         edge = opened.settings.edge
         status = installation_status(
@@ -291,32 +304,36 @@ def status_command(
     raise typer.Exit(0 if status.ready else 1)
 
 
-def engine_command(workspace: _WorkspaceOption = None, log_file: _LogFileOption = None) -> None:
+def engine_command(workspace: WORKSPACE = None, log_file: _LogFileOption = None) -> None:
     """Run the engine alone (`meterpost up` does this)."""
     from meterpost.engine.wiring import engine_process
 
-    with _failing_clearly():
+    with _failing_clearly(MeterpostError):
         engine_process(find_workspace(workspace), log_file=log_file)
 
 
-def edge_command(workspace: _WorkspaceOption = None, log_file: _LogFileOption = None) -> None:
+def edge_command(workspace: WORKSPACE = None, log_file: _LogFileOption = None) -> None:
     """Run the edge alone (`meterpost up` does this)."""
-    from meterpost.engine.wiring import edge_process, events_api
+    from meterpost.api.app import http_api
+    from meterpost.engine.wiring import edge_process
 
-    with _failing_clearly():
-        edge_process(find_workspace(workspace), events_api, log_file=log_file)
+    with _failing_clearly(MeterpostError):
+        edge_process(find_workspace(workspace), http_api, log_file=log_file)
 
 
-class _failing_clearly:  # noqa: N801  (reads as the statement it is)
-    """A failure of ours is a sentence on standard error and exit code 1, not a traceback."""
+@contextmanager
+def _failing_clearly(*kinds: type[BaseException], debug: bool = False) -> Iterator[None]:
+    """A failure is a sentence on standard error and the exit code of its class.
 
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, MeterpostError):
-            typer.echo(str(error), err=True)
-            raise typer.Exit(1) from error
+    ``kinds``: only those; of anything else the traceback goes to whoever keeps our output.
+    """
+    try:
+        yield
+    except kinds or (Exception, KeyboardInterrupt) as exc:
+        if debug:
+            traceback.print_exc()
+        tell(exc)
+        raise typer.Exit(exit_code(exc)) from exc
 
 
 def _pairs(option: str, texts: list[str] | tuple[()]) -> dict[str, str]:

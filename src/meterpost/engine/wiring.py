@@ -217,25 +217,6 @@ def edge_app(
     return measured(_Mounted(api, ops, stack.close), metrics, [*PATHS, "/v1/events", "/v1"])
 
 
-def events_api(parts: EdgeParts) -> AsgiApp:
-    """``POST /v1/events`` alone, for an edge that takes events and nothing else."""
-    from meterpost.api.events import EventsApp
-
-    application = parts.application
-    writer = application.journal_writer()
-    access, clock = application.access, application.clock
-    app = EventsApp(
-        application.intake(writer),
-        lambda token: access.authenticate(token, clock.now()),
-        backlog=parts.backlog,
-        start=writer.start,
-        stop=writer.stop,
-        ids=application.ids,
-    )
-    parts.metrics.in_flight_bytes.set_function(lambda: app.in_flight_bytes)
-    return app
-
-
 class _Mounted:
     """The API with the pages of `ops_app` before it; closes what it stands on at the end."""
 

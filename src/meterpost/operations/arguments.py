@@ -88,9 +88,12 @@ def number_after(cursor: str | None) -> int | None:
     if cursor is None:
         return None
     try:
-        return int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+        number = int(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (ValueError, binascii.Error) as exc:
         raise InvalidInput("The cursor is not one that a page gave.") from exc
+    if not 0 <= number < 1 << 63:
+        raise InvalidInput("The cursor is not one that a page gave.")
+    return number
 
 
 def moment_of(text: str, zone: str) -> datetime:
