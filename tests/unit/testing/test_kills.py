@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,7 +18,7 @@ from meterpost.testing.kills import evidence
 from meterpost.testing.kills.books import Books, Month, Usage, amount
 from meterpost.testing.kills.plan import POINTS, STAGES, kills
 from meterpost.testing.kills.run import Session
-from meterpost.testing.kills.verdict import Verdict
+from meterpost.testing.kills.verdict import Verdict, compare
 
 MONTH = Month.before(datetime(2026, 3, 14, tzinfo=UTC))
 
@@ -71,6 +73,77 @@ def test_kills_are_spread_evenly(total: int) -> None:
     points = Counter(kill.point for kill in planned)
     assert len(points) == sum(len(POINTS[stage]) for stage in STAGES)
     assert max(points.values()) - min(points.values()) <= 1
+
+
+_CLEAN: dict[str, Any] = {
+    "documents": 1,
+    "lost": [],
+    "duplicated": {},
+    "unexpected": [],
+    "amount_differences": [],
+}
+
+
+def _booked() -> tuple[Books, dict[str, dict[Decimal | None, int]]]:
+    """Books of one contract and an event store that agrees with them."""
+    books = Books(("C-1",), MONTH, random.Random(1))
+    books.acknowledged(books.batch(("C-1",)))
+    books.freeze()
+    return books, {id_: {tokens: 1} for id_, tokens in books.tokens.items()}
+
+
+def _verdict(
+    change: Callable[[dict[str, dict[Decimal | None, int]]], object] = lambda _stored: None,
+    *,
+    report: dict[str, Any] | None = None,
+    wrong: str = "0",
+    unexplained: str = "0",
+) -> tuple[int, int, int, Decimal, int]:
+    books, stored = _booked()
+    change(stored)
+    totals = {"C-1": books.amount("C-1", 0) + Decimal(wrong)}
+    found = compare(
+        books, stored, {**_CLEAN, **(report or {})}, totals, {"unexplained": unexplained}
+    )
+    return (
+        found.lost,
+        found.duplicated,
+        found.amount_differences,
+        found.unexplained,
+        len(found.findings),
+    )
+
+
+def test_the_verdict_is_content_with_equal_books() -> None:
+    """Nothing is found where event store, ERP and books agree."""
+    assert _verdict() == (0, 0, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (lambda: _verdict(lambda stored: stored.pop("e1")), (1, 0, 0, 0, 1)),
+        (lambda: _verdict(lambda stored: stored.update(e1={Decimal(1): 1})), (0, 1, 0, 0, 1)),
+        (
+            lambda: _verdict(
+                lambda stored: stored.update(e1=dict.fromkeys(stored["e1"], 2))
+            ),
+            (0, 1, 0, 0, 1),
+        ),
+        (lambda: _verdict(lambda stored: stored.update(e99={Decimal(1): 1})), (0, 1, 0, 0, 1)),
+        (lambda: _verdict(report={"lost": ["U1"]}), (1, 0, 0, 0, 1)),
+        (lambda: _verdict(report={"duplicated": {"U1": 2}}), (0, 1, 0, 0, 1)),
+        (lambda: _verdict(report={"unexpected": ["U1"]}), (0, 1, 0, 0, 1)),
+        (lambda: _verdict(report={"amount_differences": [{}]}), (0, 0, 1, 0, 1)),
+        (lambda: _verdict(wrong="0.01"), (0, 0, 1, 0, 1)),
+        (lambda: _verdict(unexplained="1"), (0, 0, 0, 1, 1)),
+    ],
+)
+def test_the_verdict_sees_each_kind_of_difference(
+    found: Callable[[], object], expected: object
+) -> None:
+    """Lost, altered, doubled or foreign events and documents, amounts, and open ledgers."""
+    assert found() == expected
 
 
 def _session(seed: int, total: int, lost: int = 0) -> Session:

@@ -22,6 +22,10 @@ from meterpost.testing.kills.workspace import contract_of
 from meterpost.testing.sandbox_erp import SandboxServer
 
 _SHOWN_MAX = 10
+_BALANCE_SHOWN_MAX = 4_000
+
+#: Per event id how often each content (its tokens) is in the event store.
+Stored = Mapping[str, Mapping[Decimal | None, int]]
 
 _EVENTS = """
     SELECT e.id, json_extract_string(e.data, '$.tokens') AS tokens
@@ -73,44 +77,53 @@ def judge(
             posted = connection.execute(_POSTED).fetchall()
     finally:
         server.stop()
-    stored = _stored_events(workspace)
-    findings: list[str] = []
-    lost = [id_ for id_ in books.tokens if id_ not in stored]
-    twice = [
-        id_ for id_, contents in stored.items() if contents != Counter({books.tokens.get(id_): 1})
-    ]
-    findings += [f"event {id_} is lost" for id_ in lost[:_SHOWN_MAX]]
-    findings += [f"event {id_} is stored as {stored[id_]}" for id_ in twice[:_SHOWN_MAX]]
+    report = _oracle(erp.ledger, _expected(posted, books, version_of_close), folder)
+    return compare(books, _stored_events(workspace), report, _totals(erp), balance)
 
-    expected = _expected(posted, books, version_of_close)
-    report = _oracle(erp.ledger, expected, folder)
-    totals = _totals(erp)
-    differing = [
-        f"{contract}: the ERP holds {totals[contract]}, the books say {owed}"
-        for contract in books.contracts
-        if totals[contract] != (owed := books.amount(contract, len(books.versions) - 1))
-    ]
-    findings += [f"document {each} is lost" for each in report["lost"][:_SHOWN_MAX]]
-    findings += [f"document {each} exists twice" for each in [*report["duplicated"]][:_SHOWN_MAX]]
-    findings += [f"document {each} is nobody's" for each in report["unexpected"][:_SHOWN_MAX]]
-    findings += [f"document {each}" for each in report["amount_differences"][:_SHOWN_MAX]]
-    findings += differing[:_SHOWN_MAX]
+
+def compare(
+    books: Books,
+    stored: Stored,
+    report: Mapping[str, Any],
+    totals: Mapping[str, Decimal],
+    balance: Mapping[str, Any],
+) -> Verdict:
+    """The books beside the event store, the ERP's own judgement, what it holds per contract,
+    and the ledgers.
+    """
+    lost = [id_ for id_ in books.tokens if id_ not in stored]
+    altered = [id_ for id_, contents in stored.items() if contents != {books.tokens.get(id_): 1}]
+    last = len(books.versions) - 1
+    owed = {contract: books.amount(contract, last) for contract in books.contracts}
+    differing = [each for each in owed if totals.get(each, Decimal(0)) != owed[each]]
     unexplained = Decimal(str(balance["unexplained"]))
+    findings = [
+        *(f"event {id_} is lost" for id_ in lost[:_SHOWN_MAX]),
+        *(f"event {id_} is stored as {dict(stored[id_])}" for id_ in altered[:_SHOWN_MAX]),
+        *(f"document {each} is lost" for each in report["lost"][:_SHOWN_MAX]),
+        *(f"document {each} exists twice" for each in list(report["duplicated"])[:_SHOWN_MAX]),
+        *(f"document {each} is nobody's" for each in report["unexpected"][:_SHOWN_MAX]),
+        *(f"document {each}" for each in report["amount_differences"][:_SHOWN_MAX]),
+        *(
+            f"{each}: the ERP holds {totals.get(each)}, the books say {owed[each]}"
+            for each in differing[:_SHOWN_MAX]
+        ),
+    ]
     if unexplained:
-        findings.append(f"unexplained: {json.dumps(balance)[:4_000]}")
+        findings.append(f"unexplained: {json.dumps(balance)[:_BALANCE_SHOWN_MAX]}")
     return Verdict(
         events=len(books.tokens),
         postings=int(report["documents"]),
         lost=len(lost) + len(report["lost"]),
-        duplicated=len(twice) + len(report["duplicated"]) + len(report["unexpected"]),
+        duplicated=len(altered) + len(report["duplicated"]) + len(report["unexpected"]),
         amount_differences=len(report["amount_differences"]) + len(differing),
         unexplained=unexplained,
         findings=tuple(findings),
     )
 
 
-def _stored_events(workspace: Workspace) -> Mapping[str, Counter[Decimal | None]]:
-    """Per id how often each content is in the event store."""
+def _stored_events(workspace: Workspace) -> Stored:
+    """All events, read from the file."""
     stored: dict[str, Counter[Decimal | None]] = {}
     with duckdb.connect(str(workspace.places.event_store), read_only=True) as store:
         for id_, tokens in store.execute(_EVENTS).fetchall():
