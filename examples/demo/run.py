@@ -280,7 +280,7 @@ def tryton_erp() -> Iterator[None]:
                 "connector: tryton\nenvironment: sandbox\n"
                 f"url: {config.url}\n"
                 "secrets:\n  password: {file: secrets/erp-password}\n"
-                f"options: {{database: {erp.database}, username: integration, "
+                f"options: {{database: {database.name}, username: integration, "
                 "quantity_decimals: 6}\n"
                 "timeout_s: 60\nrequest_limit_s: 60\nmargin_s: 1\n"
             )
