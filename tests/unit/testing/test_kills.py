@@ -125,9 +125,7 @@ def test_the_verdict_is_content_with_equal_books() -> None:
         (lambda: _verdict(lambda stored: stored.pop("e1")), (1, 0, 0, 0, 1)),
         (lambda: _verdict(lambda stored: stored.update(e1={Decimal(1): 1})), (0, 1, 0, 0, 1)),
         (
-            lambda: _verdict(
-                lambda stored: stored.update(e1=dict.fromkeys(stored["e1"], 2))
-            ),
+            lambda: _verdict(lambda stored: stored.update(e1=dict.fromkeys(stored["e1"], 2))),
             (0, 1, 0, 0, 1),
         ),
         (lambda: _verdict(lambda stored: stored.update(e99={Decimal(1): 1})), (0, 1, 0, 0, 1)),
