@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal, localcontext
 from enum import StrEnum
@@ -192,7 +192,7 @@ def judge(stored: StoredReceipt, theirs: ErpDocument | None) -> Judgement:
         if state is ReceiptState.CANCELLED:
             found = (Difference("state", "alive", "cancelled"), *found)
         comparison = Comparison.CHANGED if found else Comparison.EQUAL
-        held_total, now = held_net(theirs), held_lines(theirs)
+        held_total, now = held_net(theirs), held_lines(recognised(stored.ours, theirs))
         held = {line: now.get(line, _NOTHING) for line in stored.lines}
     answer, adjustments = stored.answer, {n: line.adjustment for n, line in stored.lines.items()}
     before = {name: line.held for name, line in stored.lines.items()}
@@ -207,16 +207,52 @@ def judge(stored: StoredReceipt, theirs: ErpDocument | None) -> Judgement:
     )
 
 
+def recognised(ours: Document, theirs: ErpDocument) -> ErpDocument:
+    """The document with our references put back on lines that lost them.
+
+    A clerk who rewrites a line's text takes our reference with it; the money is billed all the
+    same and must not be due again. A line without reference is taken for a line of ours that is
+    missing and has its item: with the same amount first, then where only one of each is left.
+    """
+    present = {line.reference for line in theirs.lines}
+    missing = {line.reference: line for line in ours.lines if line.reference not in present}
+    lines = list(theirs.lines)
+    nameless = [n for n, line in enumerate(lines) if line.reference is None]
+
+    def put_back(number: int, reference: str) -> None:
+        lines[number] = replace(lines[number], reference=reference)
+        nameless.remove(number)
+        del missing[reference]
+
+    for number in tuple(nameless):
+        found = lines[number]
+        for line in tuple(missing.values()):
+            if (line.item, line.amount) == (found.item, found.net):
+                put_back(number, line.reference)
+                break
+    for number in tuple(nameless):
+        item = lines[number].item
+        same = [line for line in missing.values() if line.item == item]
+        if len(same) == 1 and sum(lines[n].item == item for n in nameless) == 1:
+            put_back(number, same[0].reference)
+    return replace(theirs, lines=tuple(lines))
+
+
 def _state(theirs: ErpDocument, found: tuple[Difference, ...]) -> ReceiptState:
-    if theirs.state is DocumentState.CANCELLED:
+    if theirs.state is DocumentState.CANCELLED and not _refunded(theirs):
         return ReceiptState.CANCELLED
     if found:
         return ReceiptState.EDITED
-    if theirs.credited_net > 0:
+    if theirs.credited_net:
         return ReceiptState.CREDITED
     if theirs.state is DocumentState.NUMBERED:
         return ReceiptState.NUMBERED
     return ReceiptState.DRAFT
+
+
+def _refunded(theirs: ErpDocument) -> bool:
+    """Whether it was cancelled by a credit over all of it, as some ERPs do (Tryton's refunds)."""
+    return theirs.number is not None and theirs.credited_net == theirs.net != 0
 
 
 class Verdict(StrEnum):

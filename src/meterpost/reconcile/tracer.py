@@ -171,6 +171,8 @@ class Tracer:
         def named(kind: str) -> Callable[[TraceStore, str, str | None, int], Trace | None]:
             def ask(store: TraceStore, name: str, _: str | None, events_max: int) -> Trace | None:
                 ids = store.transactions_named(kind, name, RECORDS_MAX)
+                if kind == "document" and len(ids) > 1:
+                    ids = _numbered(store.transactions(ids), ids, name) or ids
                 return self._down(store, kind, ids, events_max) if ids else None
 
             return ask
@@ -383,6 +385,17 @@ def _traced(row: Mapping[str, Any]) -> TracedEvent:
         traceparent=row["traceparent"],
         fates={name: str(fate) for name, fate in fates.items() if fate is not None},
     )
+
+
+def _numbered(
+    transactions: Sequence[TracedTransaction], ids: Sequence[int], number: str
+) -> list[int]:
+    """Those whose document bears the number: some ERPs have bare digits for numbers and ids."""
+    return [
+        each.id
+        for each in transactions
+        if each.id in ids and each.receipt is not None and each.receipt.number == number
+    ]
 
 
 def _in_dimensions(segment: TracedSegment, dimensions: str) -> bool:
