@@ -35,6 +35,7 @@ from meterpost.testing.kills.plan import Kill
 
 _POLICY = RestartPolicy(restarts_max=10_000, window_s=60.0, backoff_first_s=0.05, backoff_max_s=0.1)
 _STOP_WITHIN_S = 120.0
+_WORDS_SHOWN_MAX = 1_500
 
 
 class ArmedChild(ProcessChild):
@@ -176,6 +177,16 @@ class Installation:
         self.require_alive()
         state = read_state(self.run_directory.supervisor_state)
         return state is not None and state.phase == "ready"
+
+    def last_words(self) -> str:
+        """The end of what engine and edge printed: why they do not start, where they do not."""
+        logs = self.workspace.places.logs
+        said = [logs / f"{name}.out" for name in ("engine", "edge")]
+        return "\n".join(
+            f"{path.name}: {path.read_text(errors='replace')[-_WORDS_SHOWN_MAX:]}"
+            for path in said
+            if path.exists()
+        )
 
     def __enter__(self) -> Self:
         self._thread.start()

@@ -82,7 +82,10 @@ def run_session(folder: Path, total: int, seed: int, say: Say) -> Session:
         with Installation(space, server, say) as installation:
             installation.engine.plan([each for each in planned if each.victim == "engine"])
             installation.edge.plan([each for each in planned if each.victim == "edge"])
-            until(installation.ready, "the installation is not ready", within_s=_PATIENCE_S)
+            try:
+                until(installation.ready, "the processes are not ready", within_s=_PATIENCE_S)
+            except TimeoutError as exc:
+                raise RuntimeError(f"{exc}. They said: {installation.last_words()}") from exc
             with _Driver(installation, books, erp, token, source) as driver:
                 for stage in STAGES:
                     driver.attack(stage, planned)
