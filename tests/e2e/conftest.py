@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 import signal
@@ -13,14 +14,18 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
+from typer.testing import CliRunner, Result
 
 from meterpost.access.model import Role, Scope
 from meterpost.bootstrap import open_application
+from meterpost.cli.app import app
 from meterpost.config import init_workspace, open_workspace
 from meterpost.core.ids import UserId
 from meterpost.engine.run_dir import RunDirectory
@@ -33,12 +38,17 @@ _TYPE = "com.example.api.request"
 
 @dataclass
 class Installation:
-    """A workspace and the processes over it. ``sent`` counts events answered with 202."""
+    """A workspace and the processes over it. ``sent`` counts events answered with 202.
+
+    ``user`` is who asks where a command names nobody; ``environment`` is added to ours.
+    """
 
     root: Path
     port: int
     token: str = ""
     sent: int = 0
+    user: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
     processes: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
@@ -49,7 +59,7 @@ class Installation:
         """One of our own commands in this workspace."""
         process = subprocess.Popen(
             [sys.executable, "-m", "meterpost", *arguments, "--workspace", str(self.root)],
-            env={**os.environ, "METERPOST_EDGE__PORT": str(self.port), **environment},
+            env={**os.environ, **self._environment(), **environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -57,6 +67,39 @@ class Installation:
         )
         self.processes.append(process)
         return process
+
+    def run_here(self, *arguments: str, user: str = "") -> Result:
+        """One of our own commands in this process, whatever its end: no Python is started."""
+        who = ["--as", user] if user else []
+        return CliRunner().invoke(
+            app,
+            [*arguments, *who, "--workspace", str(self.root)],
+            env={"METERPOST_API_KEY": "", "COLUMNS": "200", **self._environment()},
+        )
+
+    def ok(self, *arguments: str, user: str = "") -> str:
+        """What a command says that ends with 0."""
+        result = self.run_here(*arguments, user=user)
+        assert result.exit_code == 0, (arguments, result.stdout, result.stderr)
+        return result.stdout
+
+    def json(self, *arguments: str, user: str = "") -> Any:
+        """The plain result of a command that ends with 0."""
+        return json.loads(self.ok(*arguments, "--json", user=user))
+
+    def refused(self, code: int, *arguments: str, user: str = "") -> str:
+        """The sentence of a command that ends with that code; there is no traceback."""
+        result = self.run_here(*arguments, user=user)
+        assert result.exit_code == code, (arguments, result.stdout, result.stderr)
+        assert "Traceback" not in result.output
+        return result.stderr + result.stdout
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "METERPOST_EDGE__PORT": str(self.port),
+            "METERPOST_USER": self.user,
+            **self.environment,
+        }
 
     def up(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """`meterpost up`, ready."""
@@ -149,26 +192,54 @@ class Installation:
             return 0, {}
 
 
+@contextmanager
+def _installation(root: Path) -> Iterator[Installation]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    installation = Installation(root, port)
+    try:
+        yield installation
+    finally:
+        for process in installation.processes:
+            if process.poll() is None:
+                process.terminate()
+                try:
+                    process.communicate(timeout=_WAIT_S)
+                except subprocess.TimeoutExpired:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.communicate()
+        data = installation.root / ".meterpost" / "pg"
+        if data.is_symlink():  # the server's user cannot reach the tests' folders under root
+            shutil.rmtree(data.resolve().parent)
+
+
+@pytest.fixture(scope="session")
+def installation_in() -> Callable[[Path], AbstractContextManager[Installation]]:
+    """Makes installations over folders (`init` is still to come); leaves none of their processes.
+
+    For modules that share one over many tests.
+    """
+    return _installation
+
+
 @pytest.fixture
 def installation(tmp_path: Path) -> Iterator[Installation]:
     """A new workspace; afterwards none of its processes is left."""
     init_workspace(tmp_path / "ws", "acme")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    installation = Installation(tmp_path / "ws", port)
-    yield installation
-    for process in installation.processes:
-        if process.poll() is None:
-            process.terminate()
-            try:
-                process.communicate(timeout=_WAIT_S)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.communicate()
-    data = installation.root / ".meterpost" / "pg"
-    if data.is_symlink():  # the server's user cannot reach the tests' folders under root
-        shutil.rmtree(data.resolve().parent)
+    with _installation(tmp_path / "ws") as installation:
+        yield installation
+
+
+@pytest.fixture(scope="module")
+def commands_here() -> Iterator[None]:
+    """Commands may run in this process: the logging that they set up is undone afterwards."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    structlog.reset_defaults()
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -92,7 +92,7 @@ def test_a_second_up_is_refused_with_the_pid_of_the_first(installation: Any) -> 
     up = installation.up()
     second = installation.command("up")
     output, _ = second.communicate(timeout=60)
-    assert second.returncode == 1
+    assert second.returncode == 4
     assert f"(process {up.pid})" in output
     installation.down(up)
 
@@ -102,7 +102,7 @@ def test_a_broken_workspace_is_refused_before_anything_starts(installation: Any)
     (installation.root / "meters" / "bad.yaml").write_text("id: x\nunknown_key: 1\n")
     up = installation.command("up")
     output, _ = up.communicate(timeout=60)
-    assert up.returncode == 1
+    assert up.returncode == 2
     assert "meters/bad.yaml:2" in output
     assert "Traceback" not in output
     assert not (installation.root / ".meterpost" / "pg.log").exists()
@@ -124,7 +124,7 @@ def test_a_server_by_url_is_migrated_only_when_told_to(installation: Any, server
     )
     refused = installation.command("up", TEST_DATABASE_URL=server)
     output, _ = refused.communicate(timeout=60)
-    assert refused.returncode == 1
+    assert refused.returncode == 5
     assert "meterpost db migrate" in output
     up = installation.up("--migrate", TEST_DATABASE_URL=server)
     assert server not in Path(installation.root, ".meterpost/run/up.json").read_text()

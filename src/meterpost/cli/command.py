@@ -28,9 +28,9 @@ _USER = Annotated[
     typer.Option("--as", metavar="USER", help="Who asks: a user with a key in secrets/keys."),
 ]
 _JSON = Annotated[bool, typer.Option("--json", help="Print the plain result, for programs.")]
-_DEBUG = Annotated[bool, typer.Option("--debug", help="Show where a failure came from.")]
+DEBUG = Annotated[bool, typer.Option("--debug", help="Show where a failure came from.")]
 
-_SHARED = {"workspace": WORKSPACE, "as_user": _USER, "as_json": _JSON, "debug": _DEBUG}
+_SHARED = {"workspace": WORKSPACE, "as_user": _USER, "as_json": _JSON, "debug": DEBUG}
 _DEFAULTS: dict[str, object] = {
     "workspace": None,
     "as_user": None,
@@ -69,7 +69,7 @@ def command(
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {each.name: each.annotation for each in parameters}
         run.__name__ = function.__name__
-        app.command(name, help=_help(function, example), hidden=hidden)(run)
+        app.command(name, help=help_of(function, example), hidden=hidden)(run)
         return function
 
     return register
@@ -101,7 +101,8 @@ def _run(function: Function, session: Session, arguments: dict[str, Any], debug:
     return session.exit_code
 
 
-def _help(function: Function, example: str) -> str:
+def help_of(function: Function, example: str) -> str:
+    """What --help says: the docstring, then the example."""
     text = inspect.cleandoc(function.__doc__ or "")
     if not example:
         return text

@@ -14,11 +14,12 @@ from meterpost.cli import show
 from meterpost.cli.command import command, group
 from meterpost.cli.keys import save_token
 from meterpost.cli.session import Session
-from meterpost.config import check, init_workspace, open_workspace
+from meterpost.config import check, init_workspace, open_workspace, resolve_secret
 from meterpost.config.settings import SETTINGS_FILE
 from meterpost.connectors.registry import connector_names
 from meterpost.core.canonical import to_plain
 from meterpost.core.errors import Conflict, InvalidInput, NotFound
+from meterpost.posting.config import SecretReference
 from meterpost.storage.embedded import EmbeddedPostgres, upgrade
 from meterpost.storage.postgres.database import Database
 
@@ -74,6 +75,9 @@ def init(
         if not (root / SETTINGS_FILE).is_file():
             raise NotFound(f"{root} is no workspace: it has no {SETTINGS_FILE}.")
     else:
+        if database_env is not None:
+            # Before anything is written: a folder half made would refuse the second try.
+            resolve_secret(SecretReference(env=database_env), root)
         init_workspace(root, installation, environment)
         if database_env is not None:
             _use_database(root / SETTINGS_FILE, database_env)

@@ -308,7 +308,7 @@ def engine_command(workspace: WORKSPACE = None, log_file: _LogFileOption = None)
     """Run the engine alone (`meterpost up` does this)."""
     from meterpost.engine.wiring import engine_process
 
-    with _failing_clearly(MeterpostError):
+    with _failing_clearly((MeterpostError,)):
         engine_process(find_workspace(workspace), log_file=log_file)
 
 
@@ -317,19 +317,21 @@ def edge_command(workspace: WORKSPACE = None, log_file: _LogFileOption = None) -
     from meterpost.api.app import http_api
     from meterpost.engine.wiring import edge_process
 
-    with _failing_clearly(MeterpostError):
+    with _failing_clearly((MeterpostError,)):
         edge_process(find_workspace(workspace), http_api, log_file=log_file)
 
 
 @contextmanager
-def _failing_clearly(*kinds: type[BaseException], debug: bool = False) -> Iterator[None]:
+def _failing_clearly(
+    kinds: tuple[type[BaseException], ...] = (Exception, KeyboardInterrupt), *, debug: bool = False
+) -> Iterator[None]:
     """A failure is a sentence on standard error and the exit code of its class.
 
     ``kinds``: only those; of anything else the traceback goes to whoever keeps our output.
     """
     try:
         yield
-    except kinds or (Exception, KeyboardInterrupt) as exc:
+    except kinds as exc:
         if debug:
             traceback.print_exc()
         tell(exc)
