@@ -213,13 +213,17 @@ BusinessPeriod = tuple[str, datetime]
 
 @dataclass(frozen=True, slots=True)
 class PriorRevision:
-    """The latest revision of a business period, as far as the next one needs to know."""
+    """The latest revision of a business period, as far as the next one needs to know.
+
+    ``held_for`` is the reason of the step that led to ``held``, '' in every other state.
+    """
 
     transaction: TransactionId
     revision: int
     state: State
     document: Document | None
     lines: tuple[TransactionLine, ...]
+    held_for: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,9 @@ from meterpost.staging.model import (
 #: A revision in these states may be on its way into the ERP: the next one waits for it.
 IN_FLIGHT = frozenset({State.SENDING, State.IN_DOUBT})
 
+#: How the reason of a revision begins that is held until somebody answers for a document.
+AWAITS_ANSWER = "waits for an answer about"
+
 
 @dataclass(frozen=True, slots=True)
 class Wait:
@@ -64,7 +67,11 @@ def next_revision(
     lines = with_dues(proposal, prior, holding)
     if prior is None:
         return Revise(1, lines, None)
-    if _same(lines, prior) and (prior.state not in OPEN or _same_document(prior, render(lines))):
+    if (
+        _same(lines, prior)
+        and (prior.state not in OPEN or _same_document(prior, render(lines)))
+        and not _to_judge_again(prior, holding)
+    ):
         return Keep(prior)
     supersedes = prior if prior.state in OPEN else None
     return Revise(prior.revision + 1, lines, supersedes)
@@ -152,6 +159,21 @@ def _same(lines: Sequence[TransactionLine], prior: PriorRevision) -> bool:
     return prior.state not in {State.SUPERSEDED, State.REVERSED} and not any(ours.values())
 
 
+def _to_judge_again(prior: PriorRevision, holding: Holding) -> bool:
+    """Whether the prior revision waits for nothing any more, but was never judged since.
+
+    Sending gave it back because its due had changed, and the due changed back; or it was held
+    for an answer that has come. What a person refused or withdrew stays with that person.
+    """
+    if prior.state is State.PROPOSED:
+        return True
+    return (
+        prior.state is State.HELD
+        and prior.held_for.startswith(AWAITS_ANSWER)
+        and not holding.unanswered
+    )
+
+
 def _same_document(prior: PriorRevision, document: Document | None) -> bool:
     """Whether the ERP would be told the same; the range of posting days may move on."""
     if prior.document is None or document is None:
@@ -187,7 +209,7 @@ def first_verdict(
     if holding.unanswered:
         return _verdict(
             State.HELD,
-            "waits for an answer about " + ", ".join(holding.unanswered),
+            f"{AWAITS_ANSWER} {', '.join(holding.unanswered)}",
         )
     if document is None:
         return Verdict(

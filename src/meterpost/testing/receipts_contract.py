@@ -162,6 +162,19 @@ class ReceiptsContract:
         assert bench.receipt(first.id)["state"] == "missing"
         _require_nothing_open(bench)
 
+    def test_a_deleted_draft_is_restated_without_late_usage(
+        self, bench: Whole, clerk: InvoiceClerk, names: ErpNames
+    ) -> None:
+        """Restating needs no new usage: the same period closed again bills what is missing."""
+        first = _billed(bench)
+        clerk.delete(_document_id(bench, first))
+        bench.reconcile()
+        bench.app.review.answer_receipt(first.id, Answer.RESTATE, Somebody("ada"), "by mistake")
+        second = bench.bill()
+        _require_document(bench, names, second, "55.90", "55.90")
+        bench.reconcile()
+        _require_nothing_open(bench)
+
     def test_a_cancelled_draft_is_restated(
         self, bench: Whole, clerk: InvoiceClerk, names: ErpNames
     ) -> None:

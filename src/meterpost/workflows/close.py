@@ -121,7 +121,7 @@ class Closing:
             configuration, entity, accounting_period, ask, actor, correlation_id, on_progress
         )
         reach("close.frame.after_commit")
-        return self._finish(close, on_progress)
+        return self._finish(close, on_progress, again=ask is not Ask.LATEST)
 
     def _frame(
         self,
@@ -239,11 +239,15 @@ class Closing:
             exact=exact,
         )
 
-    def _finish(self, close: Close, on_progress: OnProgress) -> CloseReport:
+    def _finish(self, close: Close, on_progress: OnProgress, *, again: bool) -> CloseReport:
+        """Run what is left; ``again`` also stages a finished close once more, because what holds
+        in the ERP may have changed without any usage or master data (an answer, a credit).
+        """
         unassigned = self._unassigned(close)
-        if close.state is CloseState.STAGED and (
+        finished = close.state is CloseState.STAGED and (
             unassigned is None or unassigned.state is CloseState.STAGED
-        ):
+        )
+        if finished and not again:
             return CloseReport(close, ran=False)
         calculation = self.calculation(close, on_progress)
         report = self._record_and_stage(close, calculation, on_progress)
@@ -284,7 +288,6 @@ class Closing:
         )
         counts: dict[str, object] = {
             "lines": len(lines),
-            "records": written,
             "staged": dict(staging.staged or {}),
             "kept": staging.kept,
             "superseded": staging.superseded,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
 from decimal import Decimal
 
 import pytest
@@ -79,3 +80,32 @@ def test_a_clerks_edit_waits_for_an_answer(bench: Bench) -> None:
     # 10.50 in all; 9.00 count as billed although the ERP holds 8.00, by agreement.
     assert bench.latest().due == Decimal("1.50")
     assert bench.latest().state is State.IN_REVIEW
+
+
+def test_what_waited_for_an_answer_is_judged_once_it_came(bench: Bench) -> None:
+    """A deleted draft holds the next revision; restating lets it go without any new usage."""
+    bench.send(usage("1", 900))
+    first = bench.bill()
+    bench.erp.documents.clear()
+    bench.clock.advance(timedelta(minutes=5))
+    reconcile(bench)
+    assert len(bench.exceptions("document_missing")) == 1
+    bench.send(usage("2", 100))
+    bench.close(Ask.LATE)
+    assert (bench.latest().state, bench.latest().due) == (State.HELD, Decimal("10.00"))
+    bench.app.review.answer_receipt(first.id, Answer.RESTATE, APPROVER, "deleted by mistake")
+    bench.close(Ask.LATE)
+    assert (bench.latest().state, bench.latest().due) == (State.IN_REVIEW, Decimal("10.00"))
+
+
+def test_what_a_person_refused_stays_refused(bench: Bench) -> None:
+    """Running the close again does not bring a refused document back into review."""
+    bench.send(usage("1", 900))
+    bench.close()
+    waiting = bench.latest()
+    assert waiting.document_hash is not None
+    policy = bench.app.workspace.workflows[0].approval
+    bench.app.review.reject(waiting.id, waiting.document_hash, APPROVER, policy, "wrong price")
+    bench.close(Ask.RESOLVED)
+    assert bench.latest().id == waiting.id
+    assert bench.latest().state is State.HELD

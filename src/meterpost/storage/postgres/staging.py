@@ -115,6 +115,7 @@ class PostgresStagingStore:
         )
         found = self.connection.execute(latest).all()
         lines = self._lines([row.id for row in found])
+        held_for = self._last_reasons([row.id for row in found if row.state == State.HELD])
         return {
             (row.business_key, row.period_start): PriorRevision(
                 TransactionId(row.id),
@@ -122,9 +123,20 @@ class PostgresStagingStore:
                 State(row.state),
                 None if row.document is None else Document.from_plain(row.document),
                 lines.get(row.id, ()),
+                held_for.get(row.id, ""),
             )
             for row in found
         }
+
+    def _last_reasons(self, transactions: Sequence[int]) -> dict[int, str]:
+        """The reason of the last step of each."""
+        statement = (
+            select(TRANSITION.c.transaction_id, TRANSITION.c.reason)
+            .where(TRANSITION.c.transaction_id == func.any(list(transactions)))
+            .ext(distinct_on(TRANSITION.c.transaction_id))
+            .order_by(TRANSITION.c.transaction_id, TRANSITION.c.id.desc())
+        )
+        return {row.transaction_id: row.reason for row in self.connection.execute(statement)}
 
     def periods_staged_before(
         self, purpose: str, legal_entity: str, accounting_period: str, close: int
