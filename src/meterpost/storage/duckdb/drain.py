@@ -1,4 +1,4 @@
-# ruff: noqa: S608  # SQL is put together from our own words; values are parameters or quoted
+# SQL is put together from our own words; values are parameters or quoted
 """One drain: journal rows in, events, measurements, counts and outbox out, in one transaction."""
 
 from __future__ import annotations

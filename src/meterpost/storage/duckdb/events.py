@@ -1,4 +1,4 @@
-# ruff: noqa: S608  # SQL is put together from our own words; values are parameters or quoted
+# SQL is put together from our own words; values are parameters or quoted
 """Reading single events: those behind a quantity, one by its id, all of them in order."""
 
 from __future__ import annotations

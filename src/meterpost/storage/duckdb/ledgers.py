@@ -1,4 +1,4 @@
-# ruff: noqa: S608  # SQL is put together from our own words; values are parameters or quoted
+# SQL is put together from our own words; values are parameters or quoted
 """The cells of the event ledger and of the measurement ledger, each counted by its own query."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: S608  # SQL is put together from our own words; values are parameters or quoted
+# SQL is put together from our own words; values are parameters or quoted
 """Measurement tables: one per event type, one column per distinct expression."""
 
 from __future__ import annotations

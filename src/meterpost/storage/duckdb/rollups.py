@@ -1,4 +1,4 @@
-# ruff: noqa: S608  # SQL is put together from our own words; values are parameters or quoted
+# SQL is put together from our own words; values are parameters or quoted
 """Rollups: measurements added up per hour, series and dimensions, epoch by epoch.
 
 An epoch is a stretch of event sequences that ends when a close asks for a cutoff, or when enough

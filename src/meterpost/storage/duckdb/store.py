@@ -1,4 +1,4 @@
-# ruff: noqa: S608  # SQL is put together from our own words; values are parameters or quoted
+# SQL is put together from our own words; values are parameters or quoted
 """`meterpost.metering.ports.EventStore` over one DuckDB file."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-# ruff: noqa: S608  # SQL is put together from our own words; values are parameters or quoted
+# SQL is put together from our own words; values are parameters or quoted
 """What DuckDB makes of accepted expressions: the check that no result is a floating number."""
 
 from __future__ import annotations

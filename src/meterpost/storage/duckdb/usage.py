@@ -1,4 +1,4 @@
-# ruff: noqa: S608  # SQL is put together from our own words; values are parameters or quoted
+# SQL is put together from our own words; values are parameters or quoted
 """Usage: cells added up by window, group, contract line or segment."""
 
 from __future__ import annotations
