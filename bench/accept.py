@@ -21,6 +21,9 @@ from meterpost.storage.postgres.database import Database
 from meterpost.testing.postgres import embedded_server, fresh_database
 
 BATCH = 100
+#: Enough that a group commit has company: requests that come during a commit share the next.
+BATCH_CONNECTIONS = 32
+SINGLE_CONNECTIONS = 256
 #: Half of what a prototype reached on two cores.
 AIM_EVENTS_PER_S = 224_500
 AIM_REQUESTS_PER_S = 6_000
@@ -54,11 +57,11 @@ def figures(seconds: float, runs: int) -> list[Figure]:
         Database(dsn).migrate()
         batches, singles, bare = [], [], []
         for run in range(1, runs + 1):
-            batches.append(measure(dsn, seconds, 8, BATCH))
+            batches.append(measure(dsn, seconds, BATCH_CONNECTIONS, BATCH))
             progress(f"accept: run {run}, {batches[-1]['events_per_s']:,} events/s in batches")
-            singles.append(measure(dsn, seconds, 64, 1))
+            singles.append(measure(dsn, seconds, SINGLE_CONNECTIONS, 1))
             progress(f"accept: run {run}, {singles[-1]['requests_per_s']:,} single requests/s")
-            bare.append(measure(dsn, min(seconds, 3), 64, 1, "make_bare"))
+            bare.append(measure(dsn, min(seconds, 3), SINGLE_CONNECTIONS, 1, "make_bare"))
     floors = [floor_events_per_s(min(seconds, 3)) for _ in range(runs)]
     return [
         Figure("accept, batches of 100", "events/s", _all(batches, "events_per_s"), floors,
