@@ -112,15 +112,15 @@ def _at(spans: Sequence[Span], moment: datetime) -> Values | None:
 
 
 def _shortened(span: Span, statements: Sequence[Statement]) -> Span:
-    for statement in statements:
-        end = statement.end
-        if (
-            span.start < end < span.end
-            and statement.values == span.values
-            and not any(other.start <= end < other.end for other in statements)
-        ):
-            return Span(span.start, end, span.values)
-    return span
+    """The span up to the earliest end that a repetition of its values gives it."""
+    ends = [
+        statement.end
+        for statement in statements
+        if span.start < statement.end < span.end
+        and statement.values == span.values
+        and not any(other.start <= statement.end < other.end for other in statements)
+    ]
+    return Span(span.start, min(ends), span.values) if ends else span
 
 
 def _without(span: Span, holes: Sequence[tuple[datetime, datetime]]) -> Iterator[Span]:

@@ -250,14 +250,19 @@ class Closing:
         if finished and not again:
             return CloseReport(close, ran=False)
         calculation = self.calculation(close, on_progress)
-        report = self._record_and_stage(close, calculation, on_progress)
+        report = self._record_and_stage(close, calculation, on_progress, finished=finished)
         if unassigned is not None and unassigned.state is not CloseState.STAGED:
             theirs = self._record_unassigned(unassigned, calculation)
             report = replace(report, unassigned=theirs)
         return report
 
     def _record_and_stage(
-        self, close: Close, calculation: Calculation, on_progress: OnProgress
+        self,
+        close: Close,
+        calculation: Calculation,
+        on_progress: OnProgress,
+        *,
+        finished: bool,
     ) -> CloseReport:
         parts = self._parts
         lines = calculation.billed_lines()
@@ -286,6 +291,8 @@ class Closing:
             ),
             lambda done: on_progress("transactions", done, None),
         )
+        if finished and not (staging.staged or staging.superseded or staging.waiting):
+            return CloseReport(close, ran=False)
         counts: dict[str, object] = {
             "lines": len(lines),
             "staged": dict(staging.staged or {}),

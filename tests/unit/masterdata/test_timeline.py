@@ -57,6 +57,17 @@ def by_day(known: list[Span], said: list[Statement]) -> list[str | None]:
     return after
 
 
+def test_the_earliest_repeated_end_counts_in_any_order() -> None:
+    """Two repetitions of what is in force, each with an end, say the same in both orders."""
+    known = [Span(moment(0), moment(4), {"v": "b"})]
+    said = [
+        Statement(moment(2), moment(3), {"v": "b"}),
+        Statement(moment(0), moment(1), {"v": "b"}),
+    ]
+    assert days(apply(known, said))[:4] == ["b", None, "b", None]
+    assert apply(known, said) == apply(known, said[::-1])
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(statements(), max_size=5), st.randoms(use_true_random=False))
 def test_statements_replace_their_span_and_leave_the_rest(imports, random):
